@@ -1,0 +1,128 @@
+"""The contract between a simulator and everything that learns from it.
+
+A simulator is a ``gymnasium.vector.VectorEnv`` of N lanes in ``AutoresetMode.NEXT_STEP``:
+
+* After the step in which a lane's episode ends (``terminated | truncated``), ``obs`` is the true
+  final observation of that episode.
+* The lane's next step ignores its action and returns the first observation of a new episode,
+  with reward 0 and both flags false.
+* Rewards are raw. Clipping, scaling and n-step sums are the learner's view of them.
+* Facts that an agent may use are infos present at every step, one array ``[N, ...]`` a key:
+  ``OBSERVATION_FACTS`` describe the returned observation, ``STEP_FACTS`` the step that led to it.
+* The simulator keeps the seed it was made with: the first bare ``reset()`` uses it.
+* A `Resumable` simulator gives its complete state, so that a run goes on to the same bits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import VectorEnv
+from numpy.typing import DTypeLike, NDArray
+
+Array = NDArray[Any]
+VectorSimulator = VectorEnv[Any, Any, Any]
+
+OBSERVATION_FACTS = ("action_mask", "to_play", "state")
+STEP_FACTS = ("life_loss",)
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """A simulator whose complete state, generators included, can be taken out and put back."""
+
+    def get_state(self) -> dict[str, Any]:
+        """A dict of arrays, numbers and JSON values; a copy that later steps do not change."""
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go back to a state from `get_state`: the same actions then give the same steps."""
+
+
+class UnsupportedEnv(ValueError):
+    """The environment cannot be simulated here; the message says why and what to do instead."""
+
+
+class SimulatorError(RuntimeError):
+    """A simulator broke the contract: which one, in which lane, at which step, and how."""
+
+    def __init__(self, env_id: str, lane: int, step: int, what: str) -> None:
+        super().__init__(f"{env_id}: lane {lane}, step {step}: {what}")
+        self.env_id, self.lane, self.step, self.what = env_id, lane, step, what
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What one lane looks like to an agent.
+
+    ``num_states`` is the number of a Discrete observation space's values, 0 for a Box;
+    ``num_actions`` that of a Discrete action space, 0 for a Box. ``obs_dtype`` is the dtype in
+    which rollouts and replay keep observations: float64 Boxes are kept as float32, Discrete
+    observations as int64. ``action_low`` and ``action_high`` are None for Discrete actions.
+    """
+
+    obs_shape: tuple[int, ...]
+    obs_dtype: DTypeLike
+    num_states: int
+    num_actions: int
+    action_shape: tuple[int, ...] = ()
+    action_dtype: DTypeLike = np.int64
+    action_low: Array | None = None
+    action_high: Array | None = None
+
+
+def spec_of(env: VectorSimulator) -> Spec:
+    """The `Spec` of one lane of ``env``.
+
+    Raises:
+        UnsupportedEnv: a space is neither Discrete nor Box.
+    """
+    obs, act = env.single_observation_space, env.single_action_space
+    if isinstance(obs, spaces.Discrete):
+        obs_shape, obs_dtype, num_states = (), np.dtype(np.int64), int(obs.n)
+    elif isinstance(obs, spaces.Box):
+        dtype = np.dtype(np.float32) if obs.dtype == np.float64 else np.dtype(obs.dtype)
+        obs_shape, obs_dtype, num_states = obs.shape, dtype, 0
+    else:
+        raise UnsupportedEnv(f"observation space {obs} is neither Discrete nor Box")
+    if isinstance(act, spaces.Discrete):
+        return Spec(obs_shape, obs_dtype, num_states, int(act.n))
+    if isinstance(act, spaces.Box):
+        return Spec(
+            obs_shape, obs_dtype, num_states, 0, act.shape, act.dtype, act.low.copy(), act.high.copy()
+        )
+    raise UnsupportedEnv(f"action space {act} is neither Discrete nor Box")
+
+
+@dataclass(frozen=True)
+class FiniteMDP:
+    """A finite Markov decision process as arrays; S states, A actions, Z outcomes a pair.
+
+    Outcome z of action a in state s has probability ``P[s, a, z]``, leads to ``successor[s, a, z]``
+    with reward ``R[s, a, z]`` and ends the episode where ``terminal[s, a, z]``. Unused outcomes have
+    probability 0. Episodes begin in a state drawn from ``rho`` and are truncated after
+    ``time_limit`` steps (0: never).
+    """
+
+    P: Array  # [S, A, Z] float64
+    successor: Array  # [S, A, Z] int64
+    R: Array  # [S, A, Z] float64
+    terminal: Array  # [S, A, Z] bool
+    rho: Array  # [S] float64
+    time_limit: int
+
+    @property
+    def num_states(self) -> int:
+        return int(self.P.shape[0])
+
+    @property
+    def num_actions(self) -> int:
+        return int(self.P.shape[1])
+
+
+def mdp_of(env: VectorSimulator) -> FiniteMDP | None:
+    """The finite MDP that ``env`` simulates, or None where it is not one."""
+    mdp = getattr(env.unwrapped, "mdp", None)
+    return mdp if isinstance(mdp, FiniteMDP) else None

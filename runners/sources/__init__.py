@@ -1,0 +1,41 @@
+"""Where rollouts come from: one interface for a loop in this process, a fused kernel, or workers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from agents.contract import Params, Rollout, State
+
+
+class Plan(NamedTuple):
+    """What the clock asks of the next rollout."""
+
+    rows: int  # at most the rollout length; fewer where something is due earlier
+    checkpoint: int | None  # the number of the scheduled checkpoint that follows, if one does
+
+
+class Source(Protocol):
+    """Gives rollouts of all lanes of a group of seeds."""
+
+    def next(self, plan: Plan) -> Rollout:
+        """The next ``plan.rows`` rows. The arrays live until the next call."""
+
+    def publish(self, params: Params) -> None:
+        """Act with these, at once or ``lag`` rollouts later. The same version again does nothing."""
+
+    def state_dict(self) -> State:
+        """All that decides the rollouts to come."""
+
+    def load_state_dict(self, state: State) -> None:
+        """Go on from a `state_dict`."""
+
+    def keep(self, seeds: Sequence[int]) -> None:
+        """Go on with the seeds at these positions of the group only."""
+
+    @property
+    def resumable(self) -> bool:
+        """Whether every simulator gives its state, so that any moment can be a checkpoint."""
+
+    def close(self) -> None:
+        """Let go of the simulators."""
