@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import types
 import typing
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
+
+
+class BadValue(ValueError):
+    """A setting has the wrong type or is out of bounds: which, what it got, what it takes."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +24,7 @@ class Range:
 
     def __contains__(self, value: float) -> bool:
         above = value > self.low if self.low_open else value >= self.low
-        return math.isfinite(value) and above and value <= self.high
+        return _finite(value) and above and value <= self.high
 
     def __str__(self) -> str:
         if self.high == math.inf:
@@ -42,38 +47,91 @@ def unit() -> Range:
     return Range(0, 1)
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What a setting takes: a scalar type, or one of some choices, or a list of such."""
+
+    scalar: type  # bool, int, float or str
+    choices: tuple[Any, ...] = ()  # of a Literal
+    ranges: tuple[Range, ...] = ()  # all of them hold
+    many: bool = False
+
+    def __str__(self) -> str:
+        if self.choices:
+            one = "one of " + ", ".join(str(choice) for choice in self.choices)
+        else:
+            one = _NAMES[self.scalar]
+        return f"a list, each {one}" if self.many else one
+
+
+def kinds(config: type) -> dict[str, Kind]:
+    """The kind of each field of a dataclass, in order.
+
+    Raises:
+        TypeError: a field is neither bool, int, float, str, a Literal, nor ``tuple[X, ...]`` of one.
+    """
+    hints = typing.get_type_hints(config, include_extras=True)
+    return {field.name: kind_of(hints[field.name]) for field in dataclasses.fields(config)}
+
+
+def kind_of(hint: Any) -> Kind:
+    """The kind that a type annotation stands for."""
+    if hasattr(hint, "__metadata__"):
+        ranges = tuple(extra for extra in hint.__metadata__ if isinstance(extra, Range))
+        inner = kind_of(get_args(hint)[0])
+        return dataclasses.replace(inner, ranges=inner.ranges + ranges)
+    if get_origin(hint) is Literal:
+        return Kind(type(get_args(hint)[0]), choices=get_args(hint))
+    if get_origin(hint) is tuple and get_args(hint)[1:] == (...,):
+        return dataclasses.replace(kind_of(get_args(hint)[0]), many=True)
+    if hint in _NAMES:
+        return Kind(hint)
+    raise TypeError(
+        f"a setting cannot be a {hint}: bool, int, float, str, Literal or tuple[X, ...]"
+    )
+
+
 def check(config: Any) -> None:
     """Check every field of a dataclass against its annotation; call it from ``__post_init__``.
 
     Raises:
-        ValueError: a wrong type or a value out of bounds: which field, what it got, what it takes.
+        BadValue: a wrong type or a value out of bounds: which field, what it got, what it takes.
     """
-    hints = typing.get_type_hints(type(config), include_extras=True)
-    for field in dataclasses.fields(config):
-        _check(field.name, getattr(config, field.name), hints[field.name])
+    for name, kind in kinds(type(config)).items():
+        check_value(name, getattr(config, name), kind)
 
 
-def _check(name: str, value: Any, hint: Any) -> None:
-    ranges = [extra for extra in getattr(hint, "__metadata__", ()) if isinstance(extra, Range)]
-    kind = get_args(hint)[0] if hasattr(hint, "__metadata__") else hint
-    if get_origin(kind) is Literal:
-        if value not in get_args(kind):
-            options = ", ".join(str(option) for option in get_args(kind))
-            raise ValueError(f"{name}: got {value!r}, takes one of {options}")
-    elif get_origin(kind) is tuple:
+def check_value(name: str, value: Any, kind: Kind) -> None:
+    """Check one value, as `check` does."""
+    if kind.many:
         if not isinstance(value, tuple):
-            raise ValueError(f"{name}: got {value!r}, takes a list")
+            raise BadValue(f"{name}: got {value!r}, takes {kind}")
         for item in value:
-            _check(name, item, typing.Annotated[get_args(kind)[0], *ranges] if ranges else get_args(kind)[0])
-        return
-    elif kind in (bool, int, float, str):
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        fits = number if kind is float else isinstance(value, kind) and (number or kind is not int)
-        if not fits:
-            raise ValueError(f"{name}: got {value!r}, takes {_NAMES[kind]}")
-    for bounds in ranges:
-        if value not in bounds:
-            raise ValueError(f"{name}: got {value!r}, takes {bounds}")
+            check_value(name, item, dataclasses.replace(kind, many=False))
+    elif not _fits(value, kind):
+        raise BadValue(f"{name}: got {value!r}, takes {kind}")
+    else:
+        for bounds in kind.ranges:
+            if value not in bounds:
+                raise BadValue(f"{name}: got {value!r}, takes {bounds}")
 
 
-_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+def _fits(value: Any, kind: Kind) -> bool:
+    if kind.choices:
+        # True == 1, so the type has to fit too
+        return any(value == choice and type(value) is type(choice) for choice in kind.choices)
+    if kind.scalar is bool or isinstance(value, bool):
+        return kind.scalar is bool and isinstance(value, bool)
+    if kind.scalar is float:
+        return isinstance(value, int | float) and _finite(value)
+    return isinstance(value, kind.scalar)
+
+
+def _finite(value: float) -> bool:
+    # isfinite would turn a whole number into a float first, and overflow on a long one
+    return isinstance(value, int) or math.isfinite(value)
+
+
+_NAMES: types.MappingProxyType[type, str] = types.MappingProxyType(
+    {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+)
