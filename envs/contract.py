@@ -80,6 +80,8 @@ def spec_of(env: VectorSimulator) -> Spec:
         UnsupportedEnv: a space is neither Discrete nor Box.
     """
     obs, act = env.single_observation_space, env.single_action_space
+    obs_shape: tuple[int, ...]
+    obs_dtype: np.dtype[Any]
     if isinstance(obs, spaces.Discrete):
         obs_shape, obs_dtype, num_states = (), np.dtype(np.int64), int(obs.n)
     elif isinstance(obs, spaces.Box):
@@ -91,7 +93,14 @@ def spec_of(env: VectorSimulator) -> Spec:
         return Spec(obs_shape, obs_dtype, num_states, int(act.n))
     if isinstance(act, spaces.Box):
         return Spec(
-            obs_shape, obs_dtype, num_states, 0, act.shape, act.dtype, act.low.copy(), act.high.copy()
+            obs_shape,
+            obs_dtype,
+            num_states,
+            0,
+            act.shape,
+            act.dtype,
+            act.low.copy(),
+            act.high.copy(),
         )
     raise UnsupportedEnv(f"action space {act} is neither Discrete nor Box")
 

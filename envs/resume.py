@@ -1,0 +1,111 @@
+"""Gymnasium environments whose complete state is known, so that a run goes on to the same bits."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+from gymnasium.envs.classic_control import (
+    AcrobotEnv,
+    CartPoleEnv,
+    Continuous_MountainCarEnv,
+    MountainCarEnv,
+    PendulumEnv,
+)
+from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
+from gymnasium.vector import SyncVectorEnv
+from gymnasium.wrappers import OrderEnforcing, TimeLimit
+
+from envs.adapter import GymnasiumEnv
+from envs.contract import VectorSimulator
+
+_KNOWN = (AcrobotEnv, CartPoleEnv, Continuous_MountainCarEnv, MountainCarEnv, PendulumEnv)
+
+
+def resumable(env: VectorSimulator, seed: int, separate_lanes: bool) -> GymnasiumEnv | None:
+    """``env`` with get_state and set_state, or None where its whole state is not known."""
+    if type(env) is CartPoleVectorEnv:
+        return ResumableCartPole(env, seed, separate_lanes)
+    if type(env) is SyncVectorEnv and all(type(lane.unwrapped) in _KNOWN for lane in env.envs):
+        return ResumableLanes(env, seed, separate_lanes)
+    return None
+
+
+class ResumableCartPole(GymnasiumEnv):
+    """Gymnasium's vectorised CartPole: one state array and one generator for all lanes."""
+
+    env: CartPoleVectorEnv
+
+    def get_state(self) -> dict[str, Any]:
+        """Physics [4, N] float64, steps [N] int32, prev_done [N] bool and the generator."""
+        if self.env.state is None:
+            raise RuntimeError("reset the environment before asking for its state")
+        return {
+            "state": self.env.state.copy(),
+            "steps": self.env.steps.copy(),
+            "prev_done": self.env.prev_done.copy(),
+            "reset_bounds": [float(self.env.low), float(self.env.high)],
+            "rng": copy.deepcopy(self.env.np_random.bit_generator.state),
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go back to a state from `get_state`."""
+        self._seed = None
+        self.env.state = np.array(state["state"], np.float64)  # type: ignore[assignment]
+        self.env.steps = np.array(state["steps"], np.int32)
+        self.env.prev_done = np.array(state["prev_done"], np.bool_)
+        self.env.low, self.env.high = state["reset_bounds"]
+        self.env.np_random.bit_generator.state = copy.deepcopy(state["rng"])
+
+
+class ResumableLanes(GymnasiumEnv):
+    """Classic-control environments, one object and one generator a lane."""
+
+    env: SyncVectorEnv
+
+    def get_state(self) -> dict[str, Any]:
+        """Physics, an array a lane in its own dtype, elapsed [N] int64, done [N] bool, generators."""
+        inner: list[Any] = [lane.unwrapped for lane in self.env.envs]
+        if any(lane.state is None for lane in inner):
+            raise RuntimeError("reset the environment before asking for its state")
+        return {
+            "state": [np.array(lane.state) for lane in inner],
+            "elapsed": np.array([_elapsed(lane) for lane in self.env.envs], np.int64),
+            "done": self.env._autoreset_envs.copy(),
+            "rng": [copy.deepcopy(lane.np_random.bit_generator.state) for lane in inner],
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go back to a state from `get_state`."""
+        self._seed = None
+        self.env._autoreset_envs = np.array(state["done"], np.bool_)
+        for i, lane in enumerate(self.env.envs):
+            _set_lane(lane, state["state"][i], int(state["elapsed"][i]), state["rng"][i])
+
+
+def _wrappers(lane: Any) -> dict[type, Any]:
+    """The wrappers around one lane, by type."""
+    found = {}
+    while lane is not lane.unwrapped:
+        found[type(lane)] = lane
+        lane = lane.env
+    return found
+
+
+def _elapsed(lane: Any) -> int:
+    limit = _wrappers(lane).get(TimeLimit)
+    return 0 if limit is None else int(limit._elapsed_steps)
+
+
+def _set_lane(lane: Any, physics: Any, elapsed: int, rng: dict[str, Any]) -> None:
+    """Put one lane back: its physics, its clock, its generator, and that it has been reset."""
+    inner, wrappers = lane.unwrapped, _wrappers(lane)
+    inner.state = np.array(physics)
+    inner.np_random.bit_generator.state = copy.deepcopy(rng)
+    if isinstance(inner, CartPoleEnv):
+        inner.steps_beyond_terminated = None
+    if TimeLimit in wrappers:
+        wrappers[TimeLimit]._elapsed_steps = elapsed
+    if OrderEnforcing in wrappers:
+        wrappers[OrderEnforcing]._has_reset = True
