@@ -111,6 +111,22 @@ class Params:
         return Params(self.version, self.lane_steps, kept, dict(self.scalars))
 
 
+def params_to_state(params: Params) -> State:
+    """The parameters as a state that a checkpoint holds."""
+    return {
+        "version": params.version,
+        "lane_steps": params.lane_steps,
+        "tensors": dict(params.tensors),
+        "scalars": dict(params.scalars),
+    }
+
+
+def params_from_state(state: State) -> Params:
+    """The parameters from a `params_to_state`."""
+    tensors = {name: torch.as_tensor(value) for name, value in state["tensors"].items()}
+    return Params(state["version"], state["lane_steps"], tensors, state["scalars"])
+
+
 class Actor(Protocol):
     """Chooses actions for ``[K, n]`` lanes, one generator a seed. It has no clock."""
 

@@ -1,0 +1,177 @@
+"""The learner with a replay: sample, one gradient step, target network."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from agents.contract import (
+    Array,
+    Batch,
+    Loss,
+    Noise,
+    NonFiniteLoss,
+    Params,
+    Rollout,
+    State,
+)
+from agents.device import read_if_free, to_device
+from agents.exploration import linear
+from agents.networks import FlatParameters
+from agents.optimizer import FlatAdam
+from agents.replay.ring import RingReplay
+
+
+class ReplayHyper(Protocol):
+    """The hyperparameters that any learner with a replay reads."""
+
+    @property
+    def lr(self) -> float: ...
+    @property
+    def adam_eps(self) -> float: ...
+    @property
+    def max_grad_norm(self) -> float: ...
+    @property
+    def replay_ratio(self) -> float: ...
+    @property
+    def learning_starts(self) -> int: ...
+    @property
+    def n_step(self) -> int: ...
+    @property
+    def target_period(self) -> int: ...
+    @property
+    def target_tau(self) -> float: ...
+    @property
+    def epsilon_start(self) -> float: ...
+    @property
+    def epsilon_end(self) -> float: ...
+    @property
+    def epsilon_steps(self) -> int: ...
+
+
+class GradientLearner:
+    """Q-learning from replay for a group of K seeds, with the agent's loss and network handed in.
+
+    Update number u (from 1) belongs to lane step ``learning_starts + u / replay_ratio`` of each seed.
+    Every schedule goes by that clock, so all seeds and all rollout lengths keep the same one.
+    """
+
+    def __init__(
+        self,
+        hyper: ReplayHyper,
+        loss: Loss,
+        network: nn.Module,
+        replay: RingReplay,
+        draw_noise: Callable[[Batch], Noise] | None = None,
+    ) -> None:
+        self.hyper, self.loss, self.replay, self.draw_noise = hyper, loss, replay, draw_noise
+        self._adopt(network, copy.deepcopy(network))
+        self.updates = 0
+        self.lane_steps = 0
+        self.version = 0
+        self._metrics: dict[str, torch.Tensor] = {}
+
+    def _adopt(self, online: nn.Module, target: nn.Module) -> None:
+        self.online, self.target = FlatParameters(online), FlatParameters(target)
+        self.optimizer = FlatAdam(self.online, self.hyper.max_grad_norm, self.hyper.adam_eps)
+        self.device = self.online.flat.device
+
+    def observe(self, rollout: Rollout) -> None:
+        """Put the rows into the replay and move the clock on."""
+        self.replay.add(rollout)
+        self.lane_steps += rollout.rows * self.replay.lanes
+        self.version += 1
+
+    def updates_due(self) -> int:
+        """Lane steps since ``learning_starts`` times ``replay_ratio``, less the updates done."""
+        if self.replay.head < self.hyper.n_step + 2:  # fewer rows may hold no complete window
+            return 0
+        elapsed = self.lane_steps - self.hyper.learning_starts
+        return max(0, math.floor(elapsed * self.hyper.replay_ratio) - self.updates)
+
+    def update(self) -> None:
+        """One gradient step on one batch.
+
+        Raises:
+            NonFiniteLoss: the loss was NaN or infinite; the parameters are spoilt.
+        """
+        batch = to_device(self.replay.sample(), self.device)
+        noise = self.draw_noise(batch) if self.draw_noise else {}
+        total = self.step(batch, noise)
+        self.updates += 1
+        if not math.isfinite(read_if_free(total)):
+            raise NonFiniteLoss(self.updates, batch)
+        if self._target_is_due():
+            self.target.flat.lerp_(self.online.flat, self.hyper.target_tau)
+
+    def step(self, batch: Batch, noise: Noise) -> torch.Tensor:
+        """The part that runs on the device only: loss, gradient, optimizer. Returns the loss."""
+        out = self.loss(self.online.network, self.target.network, batch, noise)
+        loss = out.loss if batch.weight is None else out.loss * batch.weight
+        total = loss.mean(-1).sum()  # no gradient crosses from one seed to another
+        self.optimizer.step(total, self.hyper.lr)
+        self._metrics = {"loss": loss.detach(), **out.metrics}
+        return total.detach()
+
+    def _target_is_due(self) -> bool:
+        """Whether this update's lane step is the first past a multiple of ``target_period``."""
+        per_period = self.hyper.replay_ratio * self.hyper.target_period
+        return self.updates // per_period > (self.updates - 1) // per_period
+
+    def params(self) -> Params:
+        """The online parameters and ε at the clock."""
+        h = self.hyper
+        epsilon = linear(self.lane_steps, h.epsilon_start, h.epsilon_end, h.epsilon_steps)
+        tensors = {"flat": self.online.flat.clone()}
+        return Params(self.version, self.lane_steps, tensors, {"epsilon": epsilon})
+
+    def metrics(self) -> dict[str, Array]:
+        """Means [K] over the latest batch; waits for the device."""
+        return {
+            name: value.mean(-1).cpu().numpy().astype(np.float64)
+            for name, value in self._metrics.items()
+        }
+
+    def state_dict(self) -> State:
+        return {
+            "online": self.online.flat,
+            "target": self.target.flat,
+            "optimizer": self.optimizer.state_dict(),
+            "replay": self.replay.state_dict(),
+            "metrics": dict(self._metrics),
+            "updates": self.updates,
+            "lane_steps": self.lane_steps,
+            "version": self.version,
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        self.online.flat.copy_(torch.as_tensor(state["online"]))
+        self.target.flat.copy_(torch.as_tensor(state["target"]))
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.replay.load_state_dict(state["replay"])
+        self._metrics = {name: torch.as_tensor(v) for name, v in state["metrics"].items()}
+        self.updates, self.lane_steps = state["updates"], state["lane_steps"]
+        self.version = state["version"]
+
+    def keep(self, seeds: Sequence[int]) -> None:
+        """Go on with the seeds at these positions of the group only."""
+        before = self.optimizer
+        kept = list(seeds)
+        self._adopt(keep_seeds(self.online, kept), keep_seeds(self.target, kept))
+        self.optimizer.keep_from(before, kept)
+        self._metrics = {name: value[kept] for name, value in self._metrics.items()}
+        self.replay.keep(kept)
+
+
+def keep_seeds(parameters: FlatParameters, seeds: list[int]) -> nn.Module:
+    """A copy of the network with only these seeds' parameters."""
+    network = copy.deepcopy(parameters.network)
+    for leaf in network.parameters():
+        leaf.data = leaf.data[seeds].clone()
+    return network

@@ -1,0 +1,60 @@
+"""Adam on one flat buffer: per-seed gradient clipping and a single fused operation a step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from agents.contract import State
+from agents.networks import FlatParameters
+
+
+class FlatAdam:
+    """Adam (Kingma & Ba 2015, Algorithm 1) for the parameters of K seeds.
+
+    `torch.optim.Adam(fused=True)` is the same kernel behind a Python loop over parameters, and it
+    refuses the meta device, which the operation itself takes.
+    """
+
+    def __init__(self, parameters: FlatParameters, max_grad_norm: float, eps: float) -> None:
+        self.parameters = parameters
+        self.max_grad_norm = max_grad_norm
+        self.eps = eps
+        flat = parameters.flat
+        self.grad = torch.zeros_like(flat)
+        self.grad_views = parameters.views(self.grad)
+        self.mean = torch.zeros_like(flat)
+        self.square = torch.zeros_like(flat)
+        self.count = torch.zeros((), device=flat.device)
+
+    def step(self, loss: Tensor, lr: float) -> None:
+        """One step down the gradient of ``loss``, a sum over seeds that share no parameter."""
+        gradients = torch.autograd.grad(loss, self.parameters.leaves)
+        with torch.no_grad():
+            torch._foreach_copy_(self.grad_views, gradients)
+            self._clip()
+            self.count += 1
+            torch._fused_adam_(
+                [self.parameters.flat], [self.grad], [self.mean], [self.square], [], [self.count],
+                lr=lr, beta1=0.9, beta2=0.999, weight_decay=0.0, eps=self.eps,
+                amsgrad=False, maximize=False,
+            )  # fmt: skip
+
+    def _clip(self) -> None:
+        """Scale each seed's gradient to at most ``max_grad_norm``, as `clip_grad_norm_` does."""
+        norm = torch.linalg.vector_norm(self.grad, dim=1, keepdim=True)
+        self.grad.mul_((self.max_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
+
+    def state_dict(self) -> State:
+        return {"mean": self.mean, "square": self.square, "count": self.count}
+
+    def load_state_dict(self, state: State) -> None:
+        self.mean.copy_(torch.as_tensor(state["mean"]))
+        self.square.copy_(torch.as_tensor(state["square"]))
+        self.count.copy_(torch.as_tensor(state["count"]))
+
+    def keep_from(self, other: FlatAdam, seeds: list[int]) -> None:
+        """Take over the moments of these seeds from the optimizer of the larger group."""
+        self.mean.copy_(other.mean[seeds])
+        self.square.copy_(other.square[seeds])
+        self.count.copy_(other.count)

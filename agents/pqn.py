@@ -1,0 +1,285 @@
+"""PQN: Q(λ) on many parallel lanes, without replay or target network.
+
+Gallici et al. 2024, "Simplifying Deep Temporal Difference Learning", arXiv:2407.04811, Algorithm 1.
+LayerNorm takes the place of the target network. Each rollout's targets are computed once with the
+parameters that acted, then fitted for a few epochs of shuffled minibatches.
+Deviations: Adam for RAdam; truncation bootstraps from the true final observation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+import torch
+
+from agents.contract import (
+    Array,
+    Batch,
+    LossOut,
+    Network,
+    Noise,
+    NonFiniteLoss,
+    Params,
+    Rollout,
+    State,
+    group_generators,
+)
+from agents.device import read_if_free
+from agents.exploration import linear
+from agents.hyper import at_least, check, positive, unit
+from agents.learner import keep_seeds
+from agents.networks import FlatParameters, QNetwork, initialise
+from agents.optimizer import FlatAdam
+from agents.q_actor import QActor
+from agents.replay.view import reward_and_discount
+from agents.rules import multistep, td
+from envs.contract import Spec
+
+GROUP = 10  # seeds trained together
+
+
+@dataclass(frozen=True)
+class PQNConfig:
+    """Hyperparameters of PQN; all steps are lane steps of one seed."""
+
+    lr: Annotated[float, positive()] = 1e-3
+    """Adam's learning rate at the start"""
+    lr_end: Annotated[float, at_least(0)] = 5e-5
+    """learning rate in the end"""
+    lr_steps: Annotated[int, at_least(0)] = 300_000
+    """lane steps over which it falls"""
+    gamma: Annotated[float, unit()] = 0.99
+    """discount per step"""
+    lambda_: Annotated[float, unit()] = 0.95
+    """λ of the returns: 0 bootstraps at once, 1 at the end of the rollout"""
+    minibatch_size: Annotated[int, at_least(1)] = 128
+    """rows in a gradient step"""
+    epochs: Annotated[int, at_least(1)] = 4
+    """passes over each rollout"""
+    epsilon_start: Annotated[float, unit()] = 1.0
+    """share of random actions at the start"""
+    epsilon_end: Annotated[float, unit()] = 0.05
+    """share of random actions in the end"""
+    epsilon_steps: Annotated[int, at_least(0)] = 30_000
+    """lane steps over which it falls"""
+    hidden: tuple[Annotated[int, at_least(1)], ...] = (64, 64)
+    """widths of the hidden layers"""
+    layer_norm: bool = True
+    """LayerNorm after every hidden layer"""
+    max_grad_norm: Annotated[float, positive()] = 10.0
+    """bound on a seed's gradient norm"""
+    adam_eps: Annotated[float, positive()] = 1e-8
+    """Adam's epsilon"""
+    reward_scale: Annotated[float, positive()] = 1.0
+    """factor on rewards, for the learner only"""
+    reward_clip: Annotated[float, at_least(0)] = 0.0
+    """bound on scaled rewards' magnitude; 0 for none"""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def loss(self, online: Network, target: Network, batch: Batch, noise: Noise) -> LossOut:
+        """½(G - Q(s, a))² against the λ-returns in ``batch.extras`` (Algorithm 1, line 13)."""
+        del target, noise  # there is no target network and nothing random
+        q_tm1 = td.select(online(batch.obs), batch.action)
+        goal = batch.extras["returns"]
+        metrics = {
+            "td_error": (goal - q_tm1).detach().abs() / self.reward_scale,
+            "q_mean": q_tm1.detach() / self.reward_scale,
+            "target_mean": goal / self.reward_scale,
+        }
+        return LossOut(td.squared(q_tm1, goal), metrics)
+
+
+class PQNLearner:
+    """Targets once a rollout, then epochs of minibatches; no memory between rollouts."""
+
+    def __init__(
+        self,
+        config: PQNConfig,
+        network: QNetwork,
+        generators: Sequence[np.random.Generator],
+        lanes: int,
+    ) -> None:
+        self.config, self.lanes = config, lanes
+        self.generators = list(generators)
+        self._adopt(network)
+        self.updates = self.lane_steps = self.version = 0
+        self._rows: dict[str, torch.Tensor] = {}  # of the newest rollout, each [K, T n, ...]
+        self._pending: list[Array] = []  # minibatches still to be fitted, each [K, B] row numbers
+        self._metrics: dict[str, torch.Tensor] = {}
+
+    def _adopt(self, network: QNetwork) -> None:
+        self.online = FlatParameters(network)
+        self.network = network
+        self.optimizer = FlatAdam(self.online, self.config.max_grad_norm, self.config.adam_eps)
+        self.device = self.online.flat.device
+
+    @property
+    def replay(self) -> None:
+        """None: nothing outlives a rollout."""
+        return
+
+    def observe(self, rollout: Rollout) -> None:
+        """Compute the λ-returns of the rollout and shuffle its rows into minibatches."""
+        seeds, rows = len(self.generators), rollout.rows
+        self.lane_steps += rows * self.lanes
+        self.version += 1
+        obs = self._seed_major(rollout.obs)
+        with torch.no_grad():
+            v = self.network(obs.flatten(1, 2)).amax(-1).view(seeds, rows + 1, self.lanes)
+        returns = self._returns(rollout, v.transpose(0, 1))
+        self._rows = {
+            "obs": obs[:, :-1].flatten(1, 2),
+            "action": self._seed_major(rollout.action).flatten(1, 2),
+            "returns": returns.transpose(0, 1).flatten(1, 2),
+            "weight": self._seed_major(rollout.valid).to(torch.float32).flatten(1, 2),
+        }
+        self._pending = self._minibatches(rows * self.lanes)
+
+    def _seed_major(self, column: Array) -> torch.Tensor:
+        """[T, K n, ...] on the host to [K, T, n, ...] on the device."""
+        shape = (column.shape[0], len(self.generators), self.lanes, *column.shape[2:])
+        major = np.ascontiguousarray(column.reshape(shape).swapaxes(0, 1))
+        return torch.from_numpy(major).to(self.device, non_blocking=True)
+
+    def _returns(self, rollout: Rollout, v: torch.Tensor) -> torch.Tensor:
+        """The λ-returns [T, K, n], given the values [T+1, K, n] of all observations."""
+        c = self.config
+        reward, discount = reward_and_discount(
+            rollout.reward, rollout.terminated, c.gamma, c.reward_scale, c.reward_clip or math.inf
+        )
+        lambda_t = c.lambda_ * (1.0 - rollout.done)
+        columns = (
+            torch.from_numpy(np.asarray(x, np.float32)).to(self.device).view(-1, *v.shape[1:])
+            for x in (reward, discount, lambda_t)
+        )
+        r_t, discount_t, lambda_t = columns
+        return multistep.lambda_returns(r_t, discount_t, v[1:], lambda_t)
+
+    def _minibatches(self, rows: int) -> list[Array]:
+        """Shuffled row numbers, each epoch cut into whole minibatches; a remainder is left out."""
+        size = min(self.config.minibatch_size, rows)
+        offset = (np.arange(len(self.generators)) * rows)[:, None]
+        minibatches = []
+        for _ in range(self.config.epochs):
+            order = np.stack([generator.permutation(rows) for generator in self.generators])
+            order += offset
+            minibatches += [order[:, i : i + size] for i in range(0, rows - size + 1, size)]
+        return minibatches
+
+    def updates_due(self) -> int:
+        """The minibatches of the rollout just observed."""
+        return len(self._pending)
+
+    def update(self) -> None:
+        """Fit one minibatch.
+
+        Raises:
+            NonFiniteLoss: the loss was NaN or infinite; the parameters are spoilt.
+        """
+        batch = self._gather(self._pending.pop(0))
+        total = self.step(batch, {})
+        self.updates += 1
+        if not math.isfinite(read_if_free(total)):
+            raise NonFiniteLoss(self.updates, batch)
+
+    def _gather(self, rows: Array) -> Batch:
+        index = torch.from_numpy(rows.reshape(-1)).to(self.device, non_blocking=True)
+        taken = {
+            name: column.flatten(0, 1)[index].view(*rows.shape, *column.shape[2:])
+            for name, column in self._rows.items()
+        }
+        unused = taken["returns"]  # the returns hold reward, discount and successor already
+        return Batch(
+            taken["obs"], taken["action"], unused, unused, taken["obs"],
+            taken["weight"], {"returns": taken["returns"]},
+        )  # fmt: skip
+
+    def step(self, batch: Batch, noise: Noise) -> torch.Tensor:
+        """The part that runs on the device only. Ignored rows have weight 0. Returns the loss."""
+        out = self.config.loss(self.network, self.network, batch, noise)
+        loss = out.loss * batch.weight
+        total = loss.mean(-1).sum()
+        c = self.config
+        self.optimizer.step(total, linear(self.lane_steps, c.lr, c.lr_end, c.lr_steps))
+        self._metrics = {"loss": loss.detach(), **out.metrics}
+        return total.detach()
+
+    def params(self) -> Params:
+        """The parameters and ε at the clock."""
+        c = self.config
+        epsilon = linear(self.lane_steps, c.epsilon_start, c.epsilon_end, c.epsilon_steps)
+        tensors = {"flat": self.online.flat.clone()}
+        return Params(self.version, self.lane_steps, tensors, {"epsilon": epsilon})
+
+    def metrics(self) -> dict[str, Array]:
+        """Means [K] over the latest minibatch; waits for the device."""
+        return {
+            name: value.mean(-1).cpu().numpy().astype(np.float64)
+            for name, value in self._metrics.items()
+        }
+
+    def state_dict(self) -> State:
+        """Taken between rollouts: all minibatches are fitted."""
+        return {
+            "online": self.online.flat,
+            "optimizer": self.optimizer.state_dict(),
+            "generators": [generator.bit_generator.state for generator in self.generators],
+            "metrics": dict(self._metrics),
+            "updates": self.updates,
+            "lane_steps": self.lane_steps,
+            "version": self.version,
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        self.online.flat.copy_(torch.as_tensor(state["online"]))
+        self.optimizer.load_state_dict(state["optimizer"])
+        for generator, saved in zip(self.generators, state["generators"], strict=True):
+            generator.bit_generator.state = saved
+        self._metrics = {name: torch.as_tensor(v) for name, v in state["metrics"].items()}
+        self.updates, self.lane_steps = state["updates"], state["lane_steps"]
+        self.version = state["version"]
+
+    def keep(self, seeds: Sequence[int]) -> None:
+        """Go on with the seeds at these positions of the group only."""
+        before, kept = self.optimizer, list(seeds)
+        network = keep_seeds(self.online, kept)
+        assert isinstance(network, QNetwork)
+        self._adopt(network)
+        self.optimizer.keep_from(before, kept)
+        self.generators = [self.generators[k] for k in kept]
+        self._metrics = {name: value[kept] for name, value in self._metrics.items()}
+
+
+def make_network(config: PQNConfig, spec: Spec, seeds: int, device: torch.device) -> QNetwork:
+    """The network of K seeds, not yet initialised."""
+    return QNetwork(
+        spec, seeds, config.hidden, layer_norm=config.layer_norm, dueling=False, device=device
+    )
+
+
+def make_actor(config: PQNConfig, spec: Spec, generators: Sequence[np.random.Generator]) -> QActor:
+    """An ε-greedy actor for as many seeds as there are generators."""
+    return QActor(make_network(config, spec, len(generators), torch.device("cpu")), generators)
+
+
+def make_learner(
+    config: PQNConfig,
+    spec: Spec,
+    lanes: int,
+    learner_seeds: Sequence[np.random.SeedSequence],
+    replay_generators: Sequence[np.random.Generator],
+    device: torch.device,
+) -> PQNLearner:
+    """A learner for a group of K seeds of ``lanes`` lanes each.
+
+    The replay's generators shuffle the minibatches here: both decide what is learned from.
+    """
+    network = make_network(config, spec, len(learner_seeds), device)
+    initialise(network, group_generators(learner_seeds, device))
+    return PQNLearner(config, network, replay_generators, lanes)

@@ -1,0 +1,237 @@
+"""Uniform replay of the last C time steps of all lanes, with n-step windows built on sampling.
+
+Rows are numbered from 0 since the start of the run; row r lives in slot r mod C. A row holds
+``obs, first`` (known before its action) and ``action, reward, terminated, truncated``. The newest
+observation stands alone at `head`: it is row 0 of the next rollout, and each is stored once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numba import njit
+
+from agents.contract import Array, Batch, Rollout, State
+from agents.replay.view import reward_and_discount
+from envs.contract import Spec
+
+_view = njit(inline="always")(reward_and_discount)
+_ATTEMPTS = 10_000  # rounds of draws before a replay without any usable row is called a mistake
+
+
+class RingReplay:
+    """Replay for K seeds of n lanes each; seeds never see each other's rows."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        generators: Sequence[np.random.Generator],
+        lanes: int,
+        *,
+        capacity: int,
+        batch_size: int,
+        n_step: int,
+        gamma: float,
+        reward_scale: float = 1.0,
+        reward_clip: float = math.inf,
+    ) -> None:
+        """Allocate room for ``capacity`` transitions a seed (and one more row)."""
+        self.spec, self.generators, self.lanes = spec, list(generators), lanes
+        self.batch_size = batch_size
+        self.options = (n_step, gamma, reward_scale, reward_clip)
+        self.slots = max(-(-capacity // lanes), n_step + 1) + 1
+        self._head = 0
+        seeds = len(self.generators)
+        shape = (self.slots, seeds, lanes)
+        self.obs = np.zeros((*shape, *spec.obs_shape), spec.obs_dtype)
+        self.first = np.zeros(shape, np.bool_)
+        self.action = np.zeros(shape, np.int64)
+        self.reward = np.zeros(shape, np.float32)
+        self.terminated = np.zeros(shape, np.bool_)
+        self.truncated = np.zeros(shape, np.bool_)
+        self._allocate_batch()
+
+    def _allocate_batch(self) -> None:
+        shape = (len(self.generators), self.batch_size)
+        # A quarter more draws than needed make a second round rare.
+        self.draws = np.empty((shape[0], shape[1] + shape[1] // 4 + 8))
+        self.indices = np.zeros((2, *shape), np.int64)
+        self.out_action = np.zeros(shape, np.int64)
+        self.out_reward = np.zeros(shape, np.float32)
+        self.out_discount = np.zeros(shape, np.float32)
+        self.out_obs = np.zeros((2, *shape, *self.spec.obs_shape), self.spec.obs_dtype)
+        obs, next_obs = torch.from_numpy(self.out_obs)
+        self.batch = Batch(
+            obs=obs,
+            action=torch.from_numpy(self.out_action),
+            reward=torch.from_numpy(self.out_reward),
+            discount=torch.from_numpy(self.out_discount),
+            next_obs=next_obs,
+        )
+
+    @property
+    def head(self) -> int:
+        """The number of the next row to be written."""
+        return self._head
+
+    @property
+    def tail(self) -> int:
+        """The number of the oldest row held."""
+        return max(0, self._head - (self.slots - 1))
+
+    def add(self, rollout: Rollout) -> None:
+        """Append the rows of a rollout whose columns are seed-major.
+
+        Row 0's observation and ``first`` are written again: where a lane was replaced they differ
+        from what stood there, and ``first`` then marks the row before as not valid.
+        """
+        rows = rollout.rows
+        skip = max(0, rows - (self.slots - 1))  # of a rollout longer than the ring only its end
+        known = np.arange(self._head + skip, self._head + rows + 1) % self.slots
+        shape = (len(known), *self.first.shape[1:])
+        self.obs[known] = rollout.obs[skip:].reshape(*shape, *self.spec.obs_shape)
+        self.first[known] = rollout.first[skip:].reshape(shape)
+        stepped = known[:-1]
+        shape = (len(stepped), *shape[1:])
+        self.action[stepped] = rollout.action[skip:].reshape(shape)
+        self.reward[stepped] = rollout.reward[skip:].reshape(shape)
+        self.terminated[stepped] = rollout.terminated[skip:].reshape(shape)
+        self.truncated[stepped] = rollout.truncated[skip:].reshape(shape)
+        self._head += rows
+
+    def sample(self) -> Batch:
+        """A batch of windows, drawn uniformly over the rows that may start one.
+
+        The batch's tensors are the same memory at every call.
+
+        Raises:
+            RuntimeError: no row can start a window (the replay is nearly empty).
+        """
+        self._draw()
+        flat = self.obs.reshape(-1, *self.spec.obs_shape)
+        for out, index in zip(self.out_obs, self.indices, strict=True):
+            # 'clip' lets numpy write to `out` without a buffer; no index is out of range.
+            np.take(flat, index, axis=0, out=out, mode="clip")
+        return self.batch
+
+    def _draw(self) -> None:
+        filled = np.zeros(len(self.generators), np.int64)
+        for _ in range(_ATTEMPTS):
+            for k, generator in enumerate(self.generators):
+                if filled[k] < self.batch_size:
+                    generator.random(out=self.draws[k])
+            if _fill(
+                self.draws, filled, self.tail, self._head, *self.options,
+                self.first, self.action, self.reward, self.terminated, self.truncated,
+                self.indices, self.out_action, self.out_reward, self.out_discount,
+            ):  # fmt: skip
+                return
+        raise RuntimeError(f"none of the rows {self.tail} to {self._head} can start a window")
+
+    def rows(self, start: int, stop: int) -> dict[str, Array]:
+        """Copies of rows start..stop-1, each array [stop - start, K, n, ...]."""
+        slots = np.arange(start, stop) % self.slots
+        return {name: array[slots] for name, array in self._columns().items()}
+
+    def load_rows(self, start: int, rows: Mapping[str, Array]) -> None:
+        """Put rows from `rows` back where they were; those older than `tail` are let go."""
+        skip = max(0, self.tail - start)
+        slots = np.arange(start, start + len(rows["first"]))[skip:] % self.slots
+        for name, array in self._columns().items():
+            array[slots] = rows[name][skip:]
+
+    def _columns(self) -> dict[str, Array]:
+        names = ("obs", "first", "action", "reward", "terminated", "truncated")
+        return {name: getattr(self, name) for name in names}
+
+    def state_dict(self) -> State:
+        """Position and generators, and the observation at `head`; no rows."""
+        slot = self._head % self.slots
+        return {
+            "head": self._head,
+            "obs": self.obs[slot].copy(),
+            "first": self.first[slot].copy(),
+            "generators": [generator.bit_generator.state for generator in self.generators],
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Go on from a `state_dict`; the rows themselves are loaded by `load_rows`."""
+        self._head = state["head"]
+        slot = self._head % self.slots
+        self.obs[slot], self.first[slot] = state["obs"], state["first"]
+        for generator, saved in zip(self.generators, state["generators"], strict=True):
+            generator.bit_generator.state = saved
+
+    def keep(self, seeds: Sequence[int]) -> None:
+        """Go on with the seeds at these positions of the group only."""
+        for name, array in self._columns().items():
+            setattr(self, name, np.ascontiguousarray(array[:, list(seeds)]))
+        self.generators = [self.generators[k] for k in seeds]
+        self._allocate_batch()
+
+
+@njit(cache=True, nogil=True)
+def _fill(  # type: ignore[no-untyped-def]
+    draws, filled, tail, head, n_step, gamma, scale, clip,
+    first, action, reward, terminated, truncated,
+    indices, out_action, out_reward, out_discount,
+):  # fmt: skip
+    """Turn uniform draws into windows, seed by seed, until each has a batch. True when all have.
+
+    A draw that hits a row which cannot start a window is passed over: an ignored reset row, or one
+    whose window runs into rows that are not there yet.
+    """
+    slots, seeds, lanes = first.shape
+    batch = out_action.shape[1]
+    complete = True
+    for k in range(seeds):
+        b = filled[k]
+        for draw in draws[k]:
+            if b == batch:
+                break
+            pick = int(draw * ((head - tail) * lanes))
+            row, lane = tail + pick // lanes, pick % lanes
+            end, total, discount = _window(
+                row, k, lane, head, n_step, gamma, scale, clip, first, reward, terminated, truncated
+            )
+            if end == row:
+                continue
+            start_slot, end_slot = row % slots, end % slots
+            indices[0, k, b] = (start_slot * seeds + k) * lanes + lane
+            indices[1, k, b] = (end_slot * seeds + k) * lanes + lane
+            out_action[k, b] = action[start_slot, k, lane]
+            out_reward[k, b] = total
+            out_discount[k, b] = discount
+            b += 1
+        filled[k] = b
+        complete = complete and b == batch
+    return complete
+
+
+@njit(cache=True, nogil=True)
+def _window(  # type: ignore[no-untyped-def]
+    row, k, lane, head, n_step, gamma, scale, clip, first, reward, terminated, truncated
+):
+    """The n-step window that starts at a row: (row of its last observation, reward, discount).
+
+    It ends with the first done row, before the first row that is not valid, or after n rows. Row r
+    is valid where row r + 1 does not open an episode. Returns the row itself as the end where no
+    window can start.
+    """
+    slots = first.shape[0]
+    total, discount = 0.0, 1.0
+    for t in range(row, row + n_step):
+        if t >= head:
+            return row, 0.0, 0.0
+        slot = t % slots
+        if first[(t + 1) % slots, k, lane]:
+            return t, total, discount
+        r, factor = _view(reward[slot, k, lane], terminated[slot, k, lane], gamma, scale, clip)
+        total += discount * r
+        discount *= factor
+        if terminated[slot, k, lane] or truncated[slot, k, lane]:
+            return t + 1, total, discount
+    return row + n_step, total, discount

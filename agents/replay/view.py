@@ -1,0 +1,30 @@
+"""The learner's view of a simulator's raw facts: the one place where gamma meets a reward.
+
+Written for plain numbers and arrays alike, so that learners without replay call it on whole
+rollouts and the replay's kernel on single rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def reward_and_discount(
+    reward: Any, terminated: Any, gamma: float, scale: float, clip: float
+) -> tuple[Any, Any]:
+    """The reward that a rule sees, scaled and then clipped, and the discount of what follows.
+
+    Args:
+        reward: raw reward, a number or an array.
+        terminated: whether the episode ended there by the task itself; truncation does not count.
+        gamma: discount per step.
+        scale: factor on the reward.
+        clip: bound on its magnitude after scaling; infinity for none.
+
+    Returns:
+        ``(clip(scale · r), γ (1 - terminated))``, shaped as given.
+    """
+    seen = np.minimum(np.maximum(reward * scale, -clip), clip)
+    return seen, gamma * (1.0 - terminated)

@@ -1,0 +1,116 @@
+"""Greedy episodes on simulators that nothing else steps, with seeds that nothing else draws."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from envs.contract import Array, Spec, VectorSimulator
+from runners import seeding
+from runners.seeding import Stream
+
+if TYPE_CHECKING:
+    from agents.contract import Actor, Params
+    from runners.worker import MakeActor
+
+MAX_LANES = 100
+EPISODE_LIMIT = 1_000
+"""Steps after which an evaluation ends an episode of an environment that has no limit itself."""
+
+
+class Purpose(IntEnum):
+    """What an evaluation is for: each has its own episodes."""
+
+    SCHEDULED = 0
+    CONFIRMATION = 1
+    FINAL = 2
+    BEST = 3
+    COMMAND = 4
+
+
+class Evaluator:
+    """Evaluates groups of seeds, each on its own simulator; nothing is carried between calls."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        make_simulator: Callable[[int], VectorSimulator],
+        make_actor: MakeActor,
+        time_limit: int | None,
+    ) -> None:
+        """``make_simulator(lanes)`` is called when a seed is first evaluated with so many lanes."""
+        self.spec, self.make_simulator, self.make_actor = spec, make_simulator, make_actor
+        self.limit = math.inf if time_limit else EPISODE_LIMIT
+        self.simulators: dict[tuple[int, int], VectorSimulator] = {}
+
+    def returns(
+        self,
+        params: Params,
+        seeds: Sequence[int],
+        episodes: int,
+        purpose: Purpose,
+        number: int = 0,
+    ) -> Array:
+        """Undiscounted returns [K, episodes] of the greedy policies.
+
+        Every lane plays one episode a round, so short episodes do not count more often than long
+        ones. Seed k's episodes depend on (seed, purpose, number) alone.
+        """
+        actor = self.make_actor(
+            [seeding.generator(s, Stream.EVALUATION, purpose, number) for s in seeds]
+        )
+        actor.load_params(params)
+        lanes = _lanes(episodes)
+        rounds = [
+            self._round(actor, seeds, lanes, purpose, number, i) for i in range(episodes // lanes)
+        ]
+        return np.concatenate(rounds, axis=1)
+
+    def _round(
+        self,
+        actor: Actor,
+        seeds: Sequence[int],
+        lanes: int,
+        purpose: Purpose,
+        number: int,
+        index: int,
+    ) -> Array:
+        """The first episode [K, lanes] of every lane after a reset."""
+        envs = [self._simulator(i, lanes) for i in range(len(seeds))]
+        obs = np.zeros((len(seeds), lanes, *self.spec.obs_shape), self.spec.obs_dtype)
+        for k, seed in enumerate(seeds):
+            episode_seed = seeding.integer(seed, Stream.EVALUATION, purpose, number, index)
+            obs[k], _ = envs[k].reset(seed=episode_seed)
+        first = np.ones((len(seeds), lanes), np.bool_)
+        totals = np.zeros((len(seeds), lanes))
+        playing = np.ones((len(seeds), lanes), np.bool_)
+        state = actor.initial_state(lanes)
+        steps = 0
+        while playing.any() and steps < self.limit:
+            actions, state, _ = actor.act(obs, first, {}, state, False)
+            for k in np.flatnonzero(playing.any(axis=1)):
+                obs[k], reward, terminated, truncated, _ = envs[k].step(actions[k])
+                totals[k] += reward * playing[k]
+                playing[k] &= ~(terminated | truncated)
+            first[:] = False
+            steps += 1
+        return totals
+
+    def _simulator(self, position: int, lanes: int) -> VectorSimulator:
+        if (position, lanes) not in self.simulators:
+            self.simulators[position, lanes] = self.make_simulator(lanes)
+        return self.simulators[position, lanes]
+
+    def close(self) -> None:
+        """Close the simulators."""
+        for env in self.simulators.values():
+            env.close()
+
+
+def _lanes(episodes: int) -> int:
+    """The most lanes, up to the maximum, that divide the episodes evenly."""
+    return next(n for n in range(min(episodes, MAX_LANES), 0, -1) if episodes % n == 0)
