@@ -1,0 +1,365 @@
+"""The command line of ``train``: flags named after settings, wrong ones answered in one line.
+
+Names and types are checked here before tyro sees them, because tyro answers in boxes; tyro then
+converts the values and writes the help. torch is imported only with the agent that was named.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import dataclasses
+import functools
+import inspect
+import io
+import itertools
+import json
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple
+
+from agents import AGENTS
+from agents.hyper import Kind, kinds
+from runners import presets, run_folder
+from runners.config import (
+    DEFAULT_AGENT,
+    DEFAULT_ENV,
+    RUN_KINDS,
+    Json,
+    Options,
+    RunConfig,
+    agent_entry,
+    difference,
+    flatten,
+    hyper_class,
+    load_file,
+    to_json,
+)
+from runners.errors import BadInput, nearest
+from runners.resolve import OPEN, default_settings, resolve
+
+USAGE = (
+    "python -m runners.train [AGENT] [--env ID] [--seeds K] [--seed S] [--steps N] [--flag X]..."
+)
+
+
+class Train(NamedTuple):
+    """What a command line of ``train`` asks for."""
+
+    config: RunConfig
+    options: Options
+    preset: str | None
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One flag: which setting it sets, what it takes, and its help."""
+
+    field: str
+    kind: Kind
+    doc: str
+    group: str  # run, agent or other
+
+    @property
+    def name(self) -> str:
+        return self.field.strip("_").replace("_", "-")
+
+
+def parse_train(argv: Sequence[str]) -> Train:
+    """The configuration, options and preset that ``argv`` asks for.
+
+    Raises:
+        BadInput: something in it cannot be; one line says what to write instead.
+        SystemExit: help was asked for and printed.
+    """
+    named, tokens = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else (None, argv)
+    if named is None and {"-h", "--help"} & set(tokens):
+        sys.stdout.write(general_help())
+        raise SystemExit(0)
+    if named is not None:
+        agent_entry(named)
+    base = _base(tokens)
+    agent = _agent(named, base)
+    env = _peek(tokens, "env") or base.get("env", DEFAULT_ENV)
+    flags = _flags(agent)
+    given = _check_tokens(tokens, flags)
+    defaults = {**default_settings(agent, env), **flatten(base), "env": env}
+    values = _convert(agent, tokens, flags, defaults)
+    if named is None and not base and all(flags[name].group == "other" for name in given):
+        values["until_solved"] = True  # nothing was asked for: show what the lab does
+    options = Options(
+        **{f.field: values.pop(f.field) for f in flags.values() if f.group == "other"}
+    )
+    values["env_options"] = defaults["env_options"] | _env_options(values["env_options"])
+    config = resolve(agent, values.pop("env"), values)
+    if options.resume:
+        options = _resumed(config, options, base, given)
+    return Train(config, options, presets.preset(agent, env)[0])
+
+
+def _peek(tokens: Sequence[str], name: str) -> str:
+    """The value of ``--name`` before the flags of the agent are known."""
+    found = ""
+    for token, following in itertools.pairwise([*tokens, ""]):
+        if token == f"--{name}":
+            found = following
+        elif token.startswith(f"--{name}="):
+            found = token.partition("=")[2]
+    return found
+
+
+def _base(tokens: Sequence[str]) -> Json:
+    """The settings of ``--config`` or of the run to resume."""
+    if run := _peek(tokens, "resume"):
+        return run_folder.find_run(run, _peek(tokens, "out") or Options.out).config()
+    path = _peek(tokens, "config")
+    return load_file(path) if path else {}
+
+
+def _agent(named: str | None, base: Json) -> str:
+    stored = base.get("agent")
+    if named and stored and named != stored:
+        raise BadInput(f"agent: {named} here, {stored} in the file; leave {named} out")
+    return named or stored or DEFAULT_AGENT
+
+
+def _resumed(config: RunConfig, options: Options, base: Json, given: set[str]) -> Options:
+    changed = difference(to_json(config), base)
+    if changed:
+        raise BadInput(f"resume: a run goes on as it began, but {'; '.join(changed)}")
+    seeds = run_folder.find_run(options.resume, options.out).seeds()
+    if seeds and not {"seeds", "seed"} & given:
+        return dataclasses.replace(options, seed=seeds[0], seeds=seeds[-1] - seeds[0] + 1)
+    return options
+
+
+def _env_options(pairs: Sequence[str]) -> dict[str, Any]:
+    """``size=20 is_slippery=false``: JSON scalars where they are such, else texts."""
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not name or not equals:
+            raise BadInput(f"--env-options: got {pair!r}, takes name=value, as in size=20")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        options[name] = text if isinstance(value, list | dict) else value
+    return options
+
+
+# -- Flags ---------------------------------------------------------------------------------------
+
+
+def _flags(agent: str | None) -> dict[str, Flag]:
+    """Every flag by name; without an agent, those that all agents share."""
+    run_docs, option_docs = field_docs(RunConfig), field_docs(Options)
+    flags = [
+        Flag(name, _open(name, kind), run_docs[name], "run") for name, kind in RUN_KINDS.items()
+    ]
+    flags.insert(1, Flag("env_options", Kind(str, many=True), run_docs["env_options"], "run"))
+    if agent is not None:
+        cls = hyper_class(agent)
+        docs = field_docs(cls)
+        flags += [Flag(n, kind, docs.get(n, ""), "agent") for n, kind in kinds(cls).items()]
+    flags += [Flag(n, kind, option_docs[n], "other") for n, kind in kinds(Options).items()]
+    return {flag.name: flag for flag in flags}
+
+
+def _open(name: str, kind: Kind) -> Kind:
+    """A setting's kind on the command line, where it may be left open."""
+    if kind.choices and name in OPEN:
+        return dataclasses.replace(kind, choices=(OPEN[name], *kind.choices))
+    return kind
+
+
+@functools.cache
+def field_docs(cls: type) -> dict[str, str]:
+    """The text under each field of a dataclass and of those it inherits from."""
+    docs: dict[str, str] = {}
+    for part in reversed(cls.__mro__[:-1]):
+        tree = ast.parse(textwrap.dedent(inspect.getsource(part))).body[0]
+        assert isinstance(tree, ast.ClassDef)
+        for field, text in zip(tree.body, tree.body[1:], strict=False):
+            if (
+                isinstance(field, ast.AnnAssign)
+                and isinstance(field.target, ast.Name)
+                and isinstance(text, ast.Expr)
+                and isinstance(text.value, ast.Constant)
+            ):
+                docs[field.target.id] = " ".join(str(text.value.value).split())
+    return docs
+
+
+def _check_tokens(tokens: Sequence[str], flags: Mapping[str, Flag]) -> set[str]:
+    """Refuse unknown flags, missing values and wrong types; the names of the flags given."""
+    given = set()
+    rest = list(tokens)
+    while rest:
+        token = rest.pop(0)
+        if token in ("-h", "--help"):
+            continue
+        if not token.startswith("--"):
+            raise BadInput(_stray(token))
+        name, equals, value = token[2:].partition("=")
+        name = name.replace("_", "-")
+        flag = _find(name, flags)
+        given.add(flag.name)
+        if flag.kind.scalar is bool:
+            if equals:
+                raise BadInput(f"--{name}: takes no value; write --{name} or --no-{name}")
+            continue
+        values = [value] if equals else list(_values(rest, flag.kind.many))
+        if not values and not flag.kind.many:
+            raise BadInput(f"--{name}: its value is missing; takes {flag.kind}")
+        for one in values:
+            _check_type(name, one, flag.kind)
+    return given
+
+
+def _stray(token: str) -> str:
+    if token in AGENTS:
+        return f"{token}: the agent comes first, before the flags"
+    return f"{token}: not expected here; flags begin with --"
+
+
+def _find(name: str, flags: Mapping[str, Flag]) -> Flag:
+    if name in flags:
+        return flags[name]
+    negated = flags.get(name.removeprefix("no-"))
+    if negated is not None and negated.kind.scalar is bool:
+        return negated
+    raise BadInput(f"--{name}: unknown{nearest(f'--{name}', [f'--{flag}' for flag in flags])}")
+
+
+def _values(rest: list[str], many: bool) -> Iterator[str]:
+    """Take the values of a flag off the front of the tokens."""
+    while rest and not rest[0].startswith("--") and rest[0] != "-h":
+        yield rest.pop(0)
+        if not many:
+            return
+
+
+_READ: Mapping[type, Callable[[str], Any]] = {int: int, float: float, str: str}
+
+
+def _check_type(name: str, text: str, kind: Kind) -> None:
+    one = dataclasses.replace(kind, many=False)
+    if kind.choices:
+        wrong = text not in [str(choice) for choice in kind.choices]
+    else:
+        try:
+            _READ[kind.scalar](text)
+            wrong = False
+        except ValueError:
+            wrong = True
+    if wrong:
+        raise BadInput(f"--{name}: got {text!r}, takes {one}")
+
+
+# -- tyro ----------------------------------------------------------------------------------------
+
+
+def _convert(
+    agent: str, tokens: Sequence[str], flags: Mapping[str, Flag], defaults: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Every setting's value: the flag's, else the default. Prints the help if it is asked for."""
+    import tyro
+
+    settings, default = _dataclasses(flags, {**defaults, "env_options": ()})
+    entry = agent_entry(agent)
+    caught = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(caught):
+            parsed = tyro.cli(
+                settings,
+                args=list(tokens),
+                default=default,
+                prog=f"python -m runners.train {agent}",
+                description=f"{agent}: {entry.summary} ({entry.paper}).",
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        words = " ".join(caught.getvalue().split())
+        raise BadInput(words.strip("─╭╮╰╯│- ")) from None
+    return {flag.field: getattr(getattr(parsed, flag.group), flag.field) for flag in flags.values()}
+
+
+def _dataclasses(flags: Mapping[str, Flag], defaults: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The flags as a dataclass of three dataclasses, which is how tyro groups its help."""
+    import tyro
+
+    groups: dict[str, list[Any]] = {"run": [], "agent": [], "other": []}
+    values: dict[str, dict[str, Any]] = {group: {} for group in groups}
+    option_defaults = dataclasses.asdict(Options())
+    for flag in flags.values():
+        argument = tyro.conf.arg(name=flag.name, help=flag.doc)
+        groups[flag.group].append((flag.field, Annotated[_type(flag.kind), argument]))
+        value = {**defaults, **option_defaults}[flag.field]
+        # JSON knows no tuples
+        values[flag.group][flag.field] = tuple(value) if isinstance(value, list) else value
+    made = {group: dataclasses.make_dataclass(group, fields) for group, fields in groups.items()}
+    whole = dataclasses.make_dataclass("train", list(made.items()))
+    default = whole(**{group: cls(**values[group]) for group, cls in made.items()})
+    return tyro.conf.OmitArgPrefixes[whole], default  # type: ignore[misc, valid-type]
+
+
+def _type(kind: Kind) -> Any:
+    one = Literal[kind.choices] if kind.choices else kind.scalar
+    return tuple[one, ...] if kind.many else one  # type: ignore[valid-type]
+
+
+# -- Help ----------------------------------------------------------------------------------------
+
+
+def general_help() -> str:
+    """The help of ``train`` without an agent; imports neither torch nor Gymnasium."""
+    width = max(map(len, AGENTS))
+    agents = "\n".join(
+        f"  {name:{width}}  {entry.summary} ({entry.paper})" for name, entry in AGENTS.items()
+    )
+    flags = _flags(None).values()
+    defaults = {
+        "env": DEFAULT_ENV, "env_options": (), **presets.RUN_DEFAULTS, **dataclasses.asdict(Options())
+    }  # fmt: skip
+    lines = "\n".join(_help_line(flag, defaults[flag.field]) for flag in flags)
+    return _HELP.format(usage=USAGE, agents=agents, flags=lines)
+
+
+def _help_line(flag: Flag, default: Any) -> str:
+    takes = "" if flag.kind.scalar is bool else f" {_PLACEHOLDERS[flag.kind.scalar]}"
+    if flag.kind.choices:
+        takes = " " + "|".join(map(str, flag.kind.choices))
+    shown = f" (default: {default})" if default and flag.kind.scalar is not bool else ""
+    return f"  {'--' + flag.name + takes:26} {flag.doc}{shown}"
+
+
+_PLACEHOLDERS = {int: "N", float: "X", str: "TEXT"}
+_HELP = """\
+usage: {usage}
+
+Train an agent on several seeds; the same command again goes on where it stopped.
+Without arguments: pqn --env CartPole-v1 --seeds 5 --until-solved
+
+agents (python -m runners.train AGENT --help shows an agent's hyperparameters):
+{agents}
+
+options:
+{flags}
+
+A preset of (agent, environment) goes over the defaults, --config over the preset, flags over all.
+
+exit status:
+  0 done                 3 no usable checkpoint
+  1 the run failed       4 disk
+  2 bad input            5 simulator or workers      130, 143 stopped
+
+examples:
+  python -m runners.train
+  python -m runners.train q_learning --env FrozenLake-v1 --env-options is_slippery=false
+  python -m runners.train dqn --steps 50000 --lr 5e-4 --no-double --seeds 3
+  python -m runners.train --resume last
+"""

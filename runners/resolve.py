@@ -1,0 +1,145 @@
+"""From what somebody asked for to a configuration that leaves nothing open.
+
+Precedence: the defaults of run and agent, under the preset of (agent, environment), under what was
+asked for. Settings are flat here and named as the flags are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from agents import AGENTS
+from agents.hyper import check_value, kinds
+from runners import presets
+from runners.config import (
+    DEFAULT_AGENT,
+    DEFAULT_ENV,
+    RUN_KINDS,
+    RunConfig,
+    agent_entry,
+    hyper_class,
+    make_hyper,
+)
+from runners.errors import BadInput, nearest
+
+if TYPE_CHECKING:
+    from envs.contract import Spec
+
+FUSED_ROWS = 16_384  # of a fused source's rollouts; more gain nothing
+OPEN = {
+    **dict.fromkeys(("steps", "eval_every", "checkpoint_every", "rollout_length", "block_size"), 0),
+    **dict.fromkeys(("backend", "source", "device"), "auto"),
+}
+"""The settings that may be left open, and the value that leaves them so."""
+
+
+def make_config(agent: str = DEFAULT_AGENT, env: str = DEFAULT_ENV, **settings: Any) -> RunConfig:
+    """A resolved configuration: defaults, under the preset, under ``settings``.
+
+    ``settings`` are named as the flags are: ``make_config("dqn", lr=1e-3, lanes=4)``.
+    """
+    return resolve(agent, env, {**default_settings(agent, env), **settings})
+
+
+def default_settings(agent: str, env: str) -> dict[str, Any]:
+    """Every setting of the run and the agent where nobody says otherwise, by name."""
+    cls = hyper_class(agent)
+    return {
+        "env_options": {},
+        **presets.RUN_DEFAULTS,
+        **{name: getattr(cls(), name) for name in kinds(cls)},
+        **presets.AGENT_DEFAULTS.get(agent, {}),
+        **presets.preset(agent, env)[1],
+    }
+
+
+def resolve(agent: str, env: str, settings: Mapping[str, Any]) -> RunConfig:
+    """Work out every ``auto`` and 0; a pure function of its arguments and the device at hand."""
+    own = {"env_options", *RUN_KINDS} - {"env"}
+    run = {name: value for name, value in settings.items() if name in own}
+    rest = {name: value for name, value in settings.items() if name not in own}
+    known = [*own, *kinds(hyper_class(agent))]
+    for name in rest:
+        if name not in known:
+            raise BadInput(f"{name}: no such setting of {agent}{nearest(name, known)}")
+    hyper = make_hyper(agent, rest)
+    _check_loosely(run)
+    if run["steps"] == 0:
+        raise BadInput(
+            f"steps: there is no preset of {agent} on {env}; say how long: --steps 100000"
+        )
+    tabular = agent_entry(agent).tabular
+    run["backend"] = _backend(env, run["backend"])
+    run["device"] = _device(run["device"], tabular)
+    if run["source"] == "auto":
+        run["source"] = "fused" if tabular and run["backend"] == "tabular" else "local"
+    run["block_size"] = run["block_size"] or run["lanes"]
+    _resolve_lengths(run, tabular)
+    config = RunConfig(agent=agent, hyper=hyper, env=env, **run)
+    if config.until_solved and threshold(env) is None:
+        raise BadInput(f"until_solved: {env} has no reward threshold; give --steps instead")
+    return config
+
+
+def _check_loosely(run: Mapping[str, Any]) -> None:
+    """Check types before anything is computed from them; 0 and auto are still allowed."""
+    for name, value in run.items():
+        if name == "env_options":
+            if not isinstance(value, Mapping):
+                raise BadInput(f"env_options: got {value!r}, takes a table of options")
+        elif not (name in OPEN and value == OPEN[name] and type(value) is type(OPEN[name])):
+            check_value(name, value, RUN_KINDS[name])
+
+
+def _resolve_lengths(run: dict[str, Any], tabular: bool) -> None:
+    fused = run["source"] == "fused"
+    run["rollout_length"] = run["rollout_length"] or (FUSED_ROWS if fused else 1 if tabular else 16)
+    # Whole rollouts between evaluations, or every evaluation would cut one short. A fused source
+    # does not care: its learner sees single steps.
+    unit = 1 if fused else run["lanes"] * run["rollout_length"]
+    run["eval_every"] = run["eval_every"] or math.ceil(run["steps"] / 20 / unit) * unit
+    run["checkpoint_every"] = run["checkpoint_every"] or 2 * run["eval_every"]
+
+
+def _backend(env: str, backend: str) -> str:
+    import envs
+    from envs.contract import UnsupportedEnv
+
+    try:
+        return envs.resolve_backend(env, backend)
+    except UnsupportedEnv as error:
+        raise BadInput(str(error)) from error
+
+
+def _device(device: str, tabular: bool) -> str:
+    if device == "cpu" or tabular:
+        if device == "cuda":
+            raise BadInput("device: a tabular agent computes on the cpu; take --device cpu")
+        return "cpu"
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise BadInput("device: no CUDA device is at hand; take --device cpu or auto")
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def threshold(env: str) -> float | None:
+    """The mean return that counts as solved: the environment's own, else the presets'."""
+    import envs
+
+    own = envs.reward_threshold(env)
+    return presets.THRESHOLDS.get(env) if own is None else own
+
+
+def check_fit(config: RunConfig, spec: Spec) -> None:
+    """Refuse an agent that cannot act in the environment or cannot read what it shows."""
+    if not spec.num_actions:
+        raise BadInput(f"{config.agent} takes discrete actions; {config.env}'s are continuous")
+    if AGENTS[config.agent].tabular and not spec.num_states:
+        others = ", ".join(name for name, entry in AGENTS.items() if not entry.tabular)
+        raise BadInput(
+            f"{config.agent} keeps a table of states; {config.env}'s observations are no finite set: "
+            f"take one of {others}"
+        )

@@ -1,0 +1,517 @@
+import dataclasses
+import io
+import json
+import math
+import subprocess
+import sys
+import time
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agents import AGENTS, AgentEntry
+from agents.hyper import BadValue, at_least, check, kinds, positive, unit
+from envs.contract import Spec
+from runners import presets
+from runners.command_line import field_docs, parse_train
+from runners.config import (
+    RUN_KINDS,
+    Options,
+    RunConfig,
+    config_id,
+    difference,
+    from_json,
+    hyper_class,
+    is_path_safe,
+    load_file,
+    run_name,
+    to_json,
+)
+from runners.errors import BadInput
+from runners.resolve import check_fit, make_config
+from runners.run_folder import create_run
+
+
+@dataclass(frozen=True)
+class ToyConfig:
+    """A toy agent."""
+
+    lr: Annotated[float, positive()] = 1e-3
+    """step size"""
+    n_step: Annotated[int, at_least(1)] = 1
+    """length of the window"""
+    lambda_: Annotated[float, unit()] = 0.9
+    """trace"""
+    double: bool = True
+    """two estimators"""
+    rule: Literal["mean", "max"] = "mean"
+    """how to join them"""
+    hidden: tuple[Annotated[int, at_least(1)], ...] = (64, 64)
+    """widths"""
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.n_step == 13:
+            raise ValueError("n_step: got 13, takes anything else")
+
+
+@pytest.fixture(autouse=True)
+def toys(monkeypatch):
+    """Two agents of this file: one deep, one tabular."""
+    monkeypatch.setitem(AGENTS, "toy", AgentEntry(__name__, "ToyConfig", "a toy", "nobody 2000"))
+    entry = AgentEntry(__name__, "ToyConfig", "a toy", "nobody 2000", tabular=True)
+    monkeypatch.setitem(AGENTS, "toytable", entry)
+
+
+def toy(**changes):
+    return make_config("toy", **{"steps": 1000, "device": "cpu", **changes})
+
+
+REFUSED = (BadInput, BadValue)
+VERSIONS = {"torch": "2.13.0", "gymnasium": "1.4.0", "mujoco": "3.17.0"}
+
+
+# -- The identity of a configuration ---------------------------------------------------------------
+
+CHANGES = {
+    "lr": 0.5, "n_step": 2, "lambda_": 0.5, "double": False, "rule": "max", "hidden": (64,),
+    "env": "Acrobot-v1", "env_options": {"x": 1}, "steps": 1001, "until_solved": True,
+    "eval_every": 999, "eval_episodes": 7, "checkpoint_every": 998, "rollout_length": 3, "lanes": 4,
+    "block_size": 2, "backend": "sync", "lag": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_every_setting_changes_the_id(name):
+    assert config_id(toy(**{name: CHANGES[name]})) != config_id(toy())
+
+
+def test_changes_cover_every_setting():
+    # a fused source and a GPU cannot be had for the toy; they go the same way as the others
+    assert set(CHANGES) | {"source", "device"} == {*RUN_KINDS, *kinds(ToyConfig), "env_options"} - {
+        "agent"
+    }
+
+
+def test_the_id_is_stable_and_short():
+    assert config_id(toy(), VERSIONS) == config_id(toy(), VERSIONS)
+    assert len(config_id(toy())) == 10
+    assert int(config_id(toy()), 16) >= 0
+
+
+@pytest.mark.parametrize("package", ["torch", "gymnasium", "mujoco"])
+def test_major_versions_change_the_id_and_minor_ones_do_not(package):
+    base = config_id(toy(), VERSIONS)
+    minor = VERSIONS[package].replace(".1", ".2", 1)
+    assert config_id(toy(), VERSIONS | {package: minor}) == base
+    assert config_id(toy(), VERSIONS | {package: "99.0"}) != base
+    assert config_id(toy(), VERSIONS | {package: None}) != base
+
+
+def test_equal_numbers_give_one_id():
+    assert config_id(toy(lr=1)) == config_id(toy(lr=1.0))
+    assert config_id(toy(lambda_=0.0)) == config_id(toy(lambda_=-0.0))
+    direct = dataclasses.replace(toy(), hyper=ToyConfig(lr=1))
+    assert config_id(direct) == config_id(toy(lr=1.0))
+
+
+@pytest.mark.parametrize("env", ["ALE/Pong-v5", "module:Id", "../../etc", "x" * 300, "a b\0c", "ü"])
+def test_run_names_are_safe_parts_of_paths(env):
+    name = run_name(dataclasses.replace(toy(), env=env), VERSIONS)
+    assert is_path_safe(name)
+    assert name.startswith("toy-")
+    assert name.endswith(config_id(dataclasses.replace(toy(), env=env), VERSIONS))
+
+
+@pytest.mark.parametrize("name", ["", "..", ".x", "a/b", "a\0", "a\n", "x" * 101, "-a"])
+def test_unsafe_names(name):
+    assert not is_path_safe(name)
+
+
+def test_difference_names_the_setting():
+    here, there = to_json(toy(lr=0.001)), to_json(toy(lr=0.0005, steps=2000, eval_every=100))
+    assert "lr: 0.001 here, 0.0005 there" in difference(here, there)
+    assert "steps: 1000 here, 2000 there" in difference(here, there)
+    assert difference(here, here) == []
+    assert difference({"hyper": {}}, {"hyper": {"lr": 1}}) == ["lr: absent here, 1 there"]
+
+
+# -- JSON ------------------------------------------------------------------------------------------
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+scalars = st.none() | st.booleans() | st.integers() | finite | st.text()
+configs = st.builds(
+    lambda run, hyper, options, block, blocks: RunConfig(
+        agent="toy", hyper=ToyConfig(**hyper), env_options=options, lanes=block * blocks,
+        block_size=block, backend="native", source="local", device="cpu", **run,
+    ),
+    st.fixed_dictionaries(
+        {
+            **dict.fromkeys(["steps", "eval_every", "eval_episodes"], st.integers(1, 10**20)),
+            **dict.fromkeys(["checkpoint_every", "rollout_length"], st.integers(1, 10**6)),
+            "until_solved": st.booleans(),
+            "lag": st.sampled_from([0, 1]),
+            "env": st.text(),
+        }
+    ),
+    st.fixed_dictionaries(
+        {
+            "lr": st.floats(0, exclude_min=True, allow_infinity=False),
+            "n_step": st.integers(14, 10**6),
+            "lambda_": st.floats(0, 1),
+            "double": st.booleans(),
+            "rule": st.sampled_from(["mean", "max"]),
+            "hidden": st.lists(st.integers(1, 4096), max_size=4).map(tuple),
+        }
+    ),
+    st.dictionaries(st.text(), scalars, max_size=3),
+    st.integers(1, 64),
+    st.integers(1, 8),
+)  # fmt: skip
+
+
+@given(configs)
+@settings(max_examples=150, deadline=None)
+def test_json_round_trip(config):
+    back = from_json(json.loads(json.dumps(to_json(config), allow_nan=False)))
+    assert back == config
+    assert config_id(back, VERSIONS) == config_id(config, VERSIONS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stepz": 1}, "stepz: no such setting; did you mean steps?"),
+        ({"lr": 1}, "lr: no such setting; hyperparameters belong under hyper"),
+        ({"hyper": {"lrr": 1}}, "lrr: toy has no such hyperparameter; did you mean lr?"),
+        ({"hyper": {"lr": math.nan}}, "lr: got nan, takes a number"),
+        ({"hyper": {"lr": "3e-4"}}, "lr: got '3e-4', takes a number"),
+        ({"hyper": {"lr": 10**400}}, "lr: got inf, takes a number"),
+        ({"hyper": {"n_step": 13}}, "n_step: got 13, takes anything else"),
+        ({"hyper": {"hidden": [64, -1]}}, "hidden: got -1, takes a number of at least 1"),
+        ({"hyper": 3}, "hyper: got 3, takes a table"),
+        ({"steps": -1}, "steps: got -1, takes a number of at least 1"),
+        ({"steps": 1.5}, "steps: got 1.5, takes a whole number"),
+        ({"agent": "ttoy"}, "agent 'ttoy': unknown; did you mean toy?"),
+        ({"agent": ["toy"]}, "agent: got ['toy'], takes a text"),
+        ({"env": 3}, "env: got 3, takes a text"),
+        ({"env_options": {"x": math.inf}}, "env_options.x: got inf, takes a text or a finite"),
+        ({"env_options": {"x": [1]}}, "env_options.x: got [1], takes a text or a finite number"),
+        ({"device": "auto"}, "device: got 'auto', takes one of cpu, cuda"),
+        ({"lag": True}, "lag: got True, takes one of 0, 1"),
+        ({"block_size": 3}, "block_size: got 3, takes a divisor of lanes = 8"),
+        ({"source": "fused"}, "source: fused is for tabular agents; toy takes local"),
+    ],
+    ids=str,
+)
+def test_bad_json_is_one_line(changes, message):
+    data = to_json(toy()) | changes
+    with pytest.raises(REFUSED) as caught:
+        from_json(data)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_json_with_a_setting_missing():
+    data = to_json(toy())
+    del data["steps"]
+    with pytest.raises(BadInput, match="steps: missing"):
+        from_json(data)
+    with pytest.raises(BadInput, match="a table of settings, not list"):
+        from_json([])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.json", "{", "not valid .json"),
+        ("a.json", "[" * 100_000, "nested too deeply"),
+        ("a.json", "[1]", "a table of settings, not list"),
+        ("a.toml", "lr = ", "not valid .toml"),
+        ("a.toml", "stepz = 3", "did you mean steps"),
+        ("a.json", '{"hyper": {}, "x": 1e999}', "x: no such setting"),
+        ("a.json", " " * 1_000_001, "larger than"),
+        ("a.json", "\udcff", "not valid .json"),
+    ],
+)
+def test_bad_files_are_one_line(tmp_path, name, text, message):
+    path = tmp_path / name
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(BadInput, match=message) as caught:
+        load_file(path)
+    assert str(caught.value).startswith(str(path))
+    assert str(caught.value).count(str(path)) == 1
+
+
+@pytest.mark.parametrize("name", ["missing.json", ".", "a\0b"])
+def test_files_that_cannot_be_read(tmp_path, name):
+    with pytest.raises(BadInput):
+        load_file(f"{tmp_path}/{name}")
+
+
+# -- Resolving -------------------------------------------------------------------------------------
+
+
+def test_make_config_leaves_nothing_open():
+    config = make_config("toy", steps=100_000, lanes=8)
+    assert config.block_size == 8
+    assert config.backend == "native"
+    assert config.source == "local"
+    assert config.device in ("cpu", "cuda")
+    assert config.eval_every % (8 * config.rollout_length) == 0
+    assert config.eval_every >= 5_000
+    assert config.checkpoint_every == 2 * config.eval_every
+
+
+def test_a_tabular_agent_on_an_array_mdp_is_fused():
+    config = make_config("toytable", "FrozenLake-v1", steps=1000)
+    assert (config.source, config.backend, config.device) == ("fused", "tabular", "cpu")
+    assert config.rollout_length == 16_384
+    local = make_config("toytable", "FrozenLake-v1", steps=1000, source="local")
+    assert local.rollout_length == 1
+
+
+@pytest.mark.parametrize(
+    ("agent", "changes", "message"),
+    [
+        ("toytable", {"source": "fused", "backend": "sync"}, "source: fused needs backend tabular"),
+        ("toytable", {"lag": 1}, "lag: got 1, takes 0"),
+        ("toytable", {"source": "local", "rollout_length": 5}, "rollout_length: got 5, takes 1"),
+        ("toytable", {"device": "cuda"}, "device: a tabular agent computes on the cpu"),
+        ("toy", {"backend": "tabularr"}, "tabularr"),
+        ("toy", {"steps": 0}, "steps: there is no preset of toy on FrozenLake-v1"),
+        ("toy", {"steps": "auto"}, "steps: got 'auto', takes a whole number"),
+        ("toy", {"until_solved": 0}, "until_solved: got 0, takes true or false"),
+        ("toy", {"lanes": 0}, "lanes: got 0, takes a number of at least 1"),
+        ("toy", {"lanes": -8}, "lanes: got -8, takes a number of at least 1"),
+        ("toy", {"eval_every": 0.0}, "eval_every: got 0.0, takes a whole number"),
+        ("toy", {"lrr": 1}, "lrr: no such setting of toy; did you mean lr?"),
+        ("toy", {"env_options": 3}, "env_options: got 3, takes a table"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_run_is_refused(agent, changes, message):
+    with pytest.raises(REFUSED) as caught:
+        make_config(agent, "FrozenLake-v1", **{"steps": 1000, "device": "cpu", **changes})
+    assert message in str(caught.value)
+
+
+def test_until_solved_needs_a_threshold():
+    make_config("toy", "CartPole-v1", steps=1000, until_solved=True)
+    make_config("toytable", "CliffWalking-v1", steps=1000, until_solved=True)
+    with pytest.raises(BadInput, match="has no reward threshold"):
+        make_config("toy", "Pendulum-v1", steps=1000, until_solved=True)
+
+
+def test_agents_have_to_fit_the_environment():
+    grid, box = Spec((), np.int64, 16, 4), Spec((4,), np.float32, 0, 2)
+    continuous = Spec((3,), np.float32, 0, 0, (1,), np.float32)
+    table = make_config("toytable", "FrozenLake-v1", steps=1000)
+    check_fit(toy(), grid)
+    check_fit(toy(), box)
+    check_fit(table, grid)
+    with pytest.raises(BadInput, match="keeps a table of states"):
+        check_fit(table, box)
+    with pytest.raises(BadInput, match="takes discrete actions"):
+        check_fit(toy(), continuous)
+
+
+# -- Presets ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pair", presets.PRESETS, ids=" on ".join)
+def test_presets_are_settings_that_can_be_run(pair):
+    agent, env = pair
+    known = {*RUN_KINDS, "env_options", *kinds(hyper_class(agent))} - {"env"}
+    assert set(presets.PRESETS[pair]) <= known
+    config = make_config(agent, env, device="cpu")
+    assert config.steps > 0
+    assert from_json(to_json(config)) == config
+
+
+def test_defaults_belong_to_agents_and_settings():
+    assert set(presets.RUN_DEFAULTS) == {*RUN_KINDS} - {"env"}
+    for agent, defaults in presets.AGENT_DEFAULTS.items():
+        assert set(defaults) <= {*RUN_KINDS, *kinds(hyper_class(agent))}
+
+
+@pytest.mark.parametrize("agent", [name for name in AGENTS if not name.startswith("toy")])
+def test_every_hyperparameter_has_a_line_of_help(agent):
+    docs = field_docs(hyper_class(agent))
+    for name in kinds(hyper_class(agent)):
+        assert docs.get(name), f"{agent}: {name} has no docstring"
+        assert len(docs[name]) < 90
+
+
+# -- The command line ------------------------------------------------------------------------------
+
+
+def test_no_arguments_at_all():
+    config, options, preset = parse_train([])
+    assert (config.agent, config.env, config.until_solved) == ("pqn", "CartPole-v1", True)
+    assert (options.seeds, options.seed, options.out) == (5, 0, "runs")
+    assert preset == "pqn on CartPole-v1"
+
+
+def test_options_alone_keep_the_demonstration_and_settings_do_not():
+    assert parse_train(["--quiet", "--seeds", "2", "--out", "x"]).config.until_solved
+    assert not parse_train(["--lanes", "64"]).config.until_solved
+    assert not parse_train(["pqn"]).config.until_solved
+
+
+def test_flags():
+    line = (
+        "toy --env Acrobot-v1 --steps 5000 --lr 3e-4 --n-step 3 --no-double --lambda 0.5 --rule max "
+        "--hidden 32 16 --lanes=4 --block-size 2 --lag 1 --device cpu --seeds 3 --seed 7"
+    )
+    config, options, preset = parse_train(line.split())
+    hyper = ToyConfig(lr=3e-4, n_step=3, lambda_=0.5, double=False, rule="max", hidden=(32, 16))
+    assert config.hyper == hyper
+    assert (config.env, config.steps, config.lanes, config.block_size) == ("Acrobot-v1", 5000, 4, 2)
+    assert config.lag == 1
+    assert (options.seeds, options.seed) == (3, 7)
+    assert preset is None
+
+
+def test_underscores_and_repeated_flags():
+    config = parse_train(["toy", "--steps", "10", "--n_step", "2", "--n-step", "5"]).config
+    assert config.hyper.n_step == 5
+
+
+def test_env_options():
+    pairs = "size=20 is_slippery=false p=0.5 name=abc map=[1] none=null eq=a=b"
+    line = ["toytable", "--env", "FrozenLake-v1", "--steps", "100", "--env-options", *pairs.split()]
+    config = parse_train(line).config
+    assert config.env_options == {
+        "size": 20, "is_slippery": False, "p": 0.5, "name": "abc", "map": "[1]", "none": None,
+        "eq": "a=b",
+    }  # fmt: skip
+
+
+def test_precedence(tmp_path, monkeypatch):
+    monkeypatch.setitem(
+        presets.PRESETS, ("toy", "CartPole-v1"), {"lr": 0.1, "n_step": 5, "steps": 77}
+    )
+    path = tmp_path / "settings.toml"
+    path.write_text("eval_episodes = 3\n[hyper]\nn_step = 6\nhidden = [8]\nlambda_ = 1\n")
+    config = parse_train(["toy", "--config", str(path), "--lambda", "0"]).config
+    assert config.hyper == ToyConfig(lr=0.1, n_step=6, lambda_=0.0, hidden=(8,))
+    assert (config.steps, config.eval_episodes) == (77, 3)
+
+
+def test_a_resolved_configuration_runs_again(tmp_path):
+    config = make_config("toytable", "FrozenLake-v1", steps=999, env_options={"is_slippery": False})
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(to_json(config)))
+    again = parse_train(["--config", str(path)])
+    assert again.config == config
+    assert parse_train(["--config", str(path), "--lr", "0.5"]).config.hyper.lr == 0.5
+
+
+def test_resume_takes_the_run_as_it_is(tmp_path):
+    config = toy()
+    run = create_run(tmp_path, run_name(config), to_json(config))
+    for seed in (3, 4):
+        run.seed(seed)
+    again = parse_train(["--resume", "last", "--out", str(tmp_path)])
+    assert again.config == config
+    assert (again.options.seed, again.options.seeds) == (3, 2)
+    more = parse_train(["--resume", "toy", "--out", str(tmp_path), "--seed", "9"]).options
+    assert (more.seed, more.seeds) == (9, 5)
+    with pytest.raises(BadInput, match=r"lr: 0\.5 here, 0.001 there"):
+        parse_train(["--resume", "last", "--out", str(tmp_path), "--lr", "0.5"])
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("doqn", "agent 'doqn': unknown; did you mean dqn?"),
+        ("toy --steps 10 --lrr 3", "--lrr: unknown; did you mean --lr?"),
+        ("toy --steps 10 --no-lr", "--no-lr: unknown"),
+        ("toy --steps 10 --lr x", "--lr: got 'x', takes a number"),
+        ("toy --steps 10 --lr", "--lr: its value is missing; takes a number"),
+        ("toy --steps 10 --lr --double", "--lr: its value is missing; takes a number"),
+        ("toy --steps 10 --lr -1", "lr: got -1.0, takes a number above 0"),
+        ("toy --steps 10 --lr nan", "lr: got nan, takes a number"),
+        ("toy --steps 10 --lr=inf", "lr: got inf, takes a number"),
+        ("toy --steps 1e6", "--steps: got '1e6', takes a whole number"),
+        ("toy --steps -5", "steps: got -5, takes a number of at least 1"),
+        ("toy", "steps: there is no preset of toy on CartPole-v1; say how long: --steps 100000"),
+        ("toy --steps 10 --rule min", "--rule: got 'min', takes one of mean, max"),
+        (
+            "toy --steps 10 --double=false",
+            "--double: takes no value; write --double or --no-double",
+        ),
+        ("toy --steps 10 --double false", "false: not expected here; flags begin with --"),
+        ("toy --steps 10 --hidden 64 x", "--hidden: got 'x', takes a whole number"),
+        ("toy --steps 10 -x", "-x: not expected here; flags begin with --"),
+        ("--steps 10 dqn", "dqn: the agent comes first, before the flags"),
+        ("toy --steps 10 --env CartPole-v7", "there is no environment 'CartPole-v7'"),
+        ("toy --steps 10 --env-options size", "--env-options: got 'size', takes name=value"),
+        ("toy --steps 10 --env-options x=NaN", "env_options.x: got nan, takes a text or a finite"),
+        ("toy --steps 10 --seeds 0", "seeds: got 0, takes a number of at least 1"),
+        ("toy --steps 10 --seed -1", "seed: got -1, takes a number of at least 0"),
+        ("toy --steps 10 --out=", "out: got an empty text"),
+        ("toy --steps 10 --config nowhere.json", "nowhere.json: No such file or directory"),
+        ("toy --resume nowhere/else", "nowhere/else: no run folder"),
+        ("toy --steps 10 --lanes 8 --block-size 3", "block_size: got 3, takes a divisor of lanes"),
+        ("toy --steps 10 --env Pendulum-v1 --until-solved", "until_solved: Pendulum-v1 has no"),
+        ("toy --steps 10 --", "--: unknown"),
+    ],
+)
+def test_bad_lines_are_one_line(line, message, capsys):
+    with pytest.raises(REFUSED) as caught:
+        parse_train(line.split())
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_options_refuse_what_excludes_each_other():
+    with pytest.raises(BadInput, match="leave --fresh out"):
+        Options(resume="last", fresh=True)
+    with pytest.raises(BadValue, match="quiet: got 1"):
+        Options(quiet=1)
+
+
+def test_an_agent_and_a_file_of_another(tmp_path):
+    path = tmp_path / "settings.json"
+    path.write_text('{"agent": "pqn"}')
+    with pytest.raises(BadInput, match="agent: toy here, pqn in the file"):
+        parse_train(["toy", "--config", str(path)])
+
+
+def test_agent_help_lists_hyperparameters_with_their_defaults(monkeypatch):
+    monkeypatch.setitem(presets.PRESETS, ("toy", "CartPole-v1"), {"n_step": 42})
+    out = io.StringIO()
+    with redirect_stdout(out), pytest.raises(SystemExit) as stop:
+        parse_train(["toy", "--help"])
+    assert stop.value.code == 0
+    text = " ".join(out.getvalue().split())
+    assert "length of the window" in text
+    assert "default: 42" in text
+    assert "--seeds" in text
+    assert "--no-double" in text
+    assert "nobody 2000" in text
+
+
+def test_general_help_is_quick_and_without_torch():
+    program = (
+        "import sys\nfrom runners.command_line import parse_train\n"
+        "try: parse_train(['--help'])\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        "assert not {'torch', 'gymnasium', 'numba'} & set(sys.modules)\n"
+    )
+    begin = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert time.monotonic() - begin < 1.0
+    for word in (*AGENTS, "--until-solved", "exit status", "arXiv:2407.04811", "--resume"):
+        if not word.startswith("toy"):
+            assert word in done.stdout
