@@ -154,9 +154,9 @@ class TabularVectorEnv(VectorEnv[Any, Any, Any]):
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.tables = tables_of(mdp)
         self._seed: int | None = seed
-        self._state = np.full(num_envs, -1)  # no episode yet
-        self._elapsed = np.zeros(num_envs, np.int64)
-        self._done = np.zeros(num_envs, np.bool_)
+        self.state = np.full(num_envs, -1)  # no episode yet
+        self.elapsed = np.zeros(num_envs, np.int64)
+        self.done = np.zeros(num_envs, np.bool_)
 
     def reset(
         self,
@@ -169,10 +169,10 @@ class TabularVectorEnv(VectorEnv[Any, Any, Any]):
         if seed is not None:
             self._np_random, self._np_random_seed = seeding.np_random(seed)
         for lane, u in enumerate(self.np_random.random(self.num_envs)):
-            self._state[lane] = first_state(self.tables, u)
-        self._elapsed[:] = 0
-        self._done[:] = False
-        return self._state.copy(), {}
+            self.state[lane] = first_state(self.tables, u)
+        self.elapsed[:] = 0
+        self.done[:] = False
+        return self.state.copy(), {}
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """One step of all lanes: ``(obs, reward, terminated, truncated, {})``, each [N].
@@ -186,7 +186,7 @@ class TabularVectorEnv(VectorEnv[Any, Any, Any]):
         action = np.asarray(actions).astype(np.int64, casting="same_kind", copy=False)
         if action.shape != (self.num_envs,):
             raise ValueError(f"actions have shape {action.shape}, not ({self.num_envs},)")
-        if self._state[0] < 0:
+        if self.state[0] < 0:
             raise RuntimeError("call reset before step")
         # Drawn here: handing a Generator to a kernel costs 14 µs a call, an array next to nothing.
         uniform = self.np_random.random(self.num_envs)
@@ -196,9 +196,9 @@ class TabularVectorEnv(VectorEnv[Any, Any, Any]):
             self.tables,
             uniform,
             action,
-            self._state,
-            self._elapsed,
-            self._done,
+            self.state,
+            self.elapsed,
+            self.done,
             reward,
             terminated,
             truncated,
@@ -207,21 +207,21 @@ class TabularVectorEnv(VectorEnv[Any, Any, Any]):
             raise ValueError(
                 f"lane {wrong}: action {action[wrong]} is not in 0..{self.mdp.num_actions - 1}"
             )
-        return self._state.copy(), reward, terminated, truncated, {}
+        return self.state.copy(), reward, terminated, truncated, {}
 
     def get_state(self) -> dict[str, Any]:
         """State, elapsed and done of all lanes, [N] each, and the generator."""
         return {
-            "state": self._state.copy(),
-            "elapsed": self._elapsed.copy(),
-            "done": self._done.copy(),
+            "state": self.state.copy(),
+            "elapsed": self.elapsed.copy(),
+            "done": self.done.copy(),
             "rng": copy.deepcopy(self.np_random.bit_generator.state),
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go back to a state from `get_state`."""
         self._seed = None
-        self._state[:] = state["state"]
-        self._elapsed[:] = state["elapsed"]
-        self._done[:] = state["done"]
+        self.state[:] = state["state"]
+        self.elapsed[:] = state["elapsed"]
+        self.done[:] = state["done"]
         self.np_random.bit_generator.state = copy.deepcopy(state["rng"])
