@@ -203,9 +203,9 @@ class Replay(Protocol):
 
 
 class NonFiniteLoss(FloatingPointError):
-    """The loss was NaN or infinite; ``batch`` is the one that made it so."""
+    """The loss was NaN or infinite; ``batch`` is the one that made it so, where it is known."""
 
-    def __init__(self, update: int, batch: Batch) -> None:
+    def __init__(self, update: int, batch: Batch | None = None) -> None:
         super().__init__(f"the loss of update {update} is not finite")
         self.update, self.batch = update, batch
 

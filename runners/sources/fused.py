@@ -82,7 +82,7 @@ class FusedSource:
         self.obs[k, 0], self.first[k, 0] = self.obs[k, self.newest], self.first[k, self.newest]
         _run_rows(
             rows, learner.config.rule, learner.config.gamma, learner.config.schedule(),
-            learner.lane_steps, env.tables, env.rng, self.generators[k], env.state, env.elapsed,
+            learner.lane_steps, env.tables, env.np_random, self.generators[k], env.state, env.elapsed,
             env.done, learner.q[k], learner.waiting[k], learner.coins(k, rows), learner.sums[k],
             self.obs[k], self.first[k], self.action[k], self.reward[k],
             self.terminated[k], self.truncated[k],

@@ -42,7 +42,8 @@ class LocalSource:
         self.worker.load_state_dict(state["worker"])
         saved = state["published"]
         self.published = [params_from_state(saved[str(i)]) for i in range(len(saved))]
-        self.worker.load_params(self.published[0])
+        if self.published:  # nothing is before the first rollout
+            self.worker.load_params(self.published[0])
 
     def keep(self, seeds: Sequence[int]) -> None:
         """Go on with the seeds at these positions of the group only."""

@@ -1,0 +1,115 @@
+"""Put together what one group of seeds needs: simulators, actors, learner, source, evaluator."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+import envs
+from agents import AGENTS
+from agents.contract import Learner
+from envs.contract import FiniteMDP, Resumable, Spec, VectorSimulator, mdp_of, spec_of
+from runners import seeding
+from runners.config import RunConfig
+from runners.evaluation import Evaluator
+from runners.resolve import check_fit
+from runners.seeding import Stream
+from runners.sources import Source
+from runners.sources.local import LocalSource
+from runners.worker import MakeActor, RolloutWorker
+
+
+@dataclass
+class Setting:
+    """What all groups of a configuration share."""
+
+    config: RunConfig
+    spec: Spec
+    mdp: FiniteMDP | None
+    resumable: bool  # the simulators give their state
+    time_limit: int  # 0: episodes have no limit of their own
+    agent: Any  # the agent's module
+
+    def simulator(self, lanes: int, seed: int) -> VectorSimulator:
+        """A simulator of the configuration's environment."""
+        c = self.config
+        return envs.make(c.env, lanes, seed, c.backend, **c.env_options)
+
+    @property
+    def make_actor(self) -> MakeActor:
+        """From exploration streams, one a seed, to an actor."""
+        return functools.partial(self.agent.make_actor, self.config.hyper, self.spec)
+
+    @property
+    def group_size(self) -> int:
+        """Seeds to train together at most."""
+        size: int = self.agent.GROUP
+        return size
+
+    def evaluator(self) -> Evaluator:
+        """Fresh simulators for greedy episodes."""
+        return Evaluator(
+            self.spec, lambda lanes: self.simulator(lanes, 0), self.make_actor, self.time_limit
+        )
+
+
+def make_setting(config: RunConfig) -> Setting:
+    """Look at the environment and load the agent.
+
+    Raises:
+        BadInput: the agent cannot act in the environment, or not read its observations.
+    """
+    probe = envs.make(config.env, 1, 0, config.backend, **config.env_options)
+    spec, mdp, resumable = spec_of(probe), mdp_of(probe), isinstance(probe, Resumable)
+    probe.close()
+    check_fit(config, spec)
+    limit = envs.time_limit(config.env, **config.env_options)
+    agent = importlib.import_module(AGENTS[config.agent].module)
+    return Setting(config, spec, mdp, resumable, limit, agent)
+
+
+def make_learner(setting: Setting, seeds: Sequence[int]) -> Learner:
+    """The learner of a group, each seed drawing from its own streams."""
+    learner: Learner = setting.agent.make_learner(
+        setting.config.hyper,
+        setting.spec,
+        setting.config.lanes,
+        [seeding.sequence(seed, Stream.LEARNER) for seed in seeds],
+        [seeding.generator(seed, Stream.REPLAY) for seed in seeds],
+        torch.device(setting.config.device),
+    )
+    return learner
+
+
+def make_source(setting: Setting, seeds: Sequence[int], learner: Learner) -> Source:
+    """The source that the configuration names."""
+    c = setting.config
+
+    def make_simulator(seed: int, block: int) -> VectorSimulator:
+        return setting.simulator(c.block_size, seeding.integer(seed, Stream.SIMULATOR, block))
+
+    if c.source == "fused":
+        # numba is not loaded for agents that do without
+        from runners.sources.fused import FusedSource
+
+        simulators = [make_simulator(seed, 0) for seed in seeds]
+        threads = min(len(seeds), os.cpu_count() or 1)
+        return FusedSource(seeds, simulators, learner, c.rollout_length, threads)  # type: ignore[arg-type]
+    worker = RolloutWorker(
+        c.env,
+        setting.spec,
+        seeds,
+        c.lanes // c.block_size,
+        make_simulator,
+        setting.make_actor,
+        max_rows=c.rollout_length,
+        reward_dtype=np.float64 if AGENTS[c.agent].tabular else np.float32,
+    )
+    return LocalSource(worker, c.lag)

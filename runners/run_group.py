@@ -1,0 +1,132 @@
+"""Train one group of seeds in its folder: begin or go on, checkpoint, finish."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import NoReturn
+
+import torch
+
+from agents.contract import Batch, NonFiniteLoss, Params
+from runners import checkpoint, files, weights
+from runners.checkpoint import Loaded
+from runners.console import Console
+from runners.errors import RunFailed, Stopped, disk
+from runners.group import Setting, make_learner, make_source
+from runners.loop import run_loop
+from runners.progress import Progress
+from runners.results import read_result, write_results
+from runners.run_folder import Group, RunFolder
+
+StopAsked = Callable[[], int]
+"""The signal that asked the run to stop, or 0."""
+
+
+def train_group(
+    run: RunFolder,
+    setting: Setting,
+    group: Group,
+    threshold: float | None,
+    console: Console,
+    stop_asked: StopAsked,
+) -> None:
+    """Train the seeds of a group to their end and write their results.
+
+    Raises:
+        Stopped: ``stop_asked`` gave a signal; what is saved is said in the message.
+        RunFailed: the loss was not finite; the batch that made it so is kept.
+        NoCheckpoint: the group was begun and none of its checkpoints can be used.
+    """
+    seeds = list(range(group.first, group.last + 1))
+    with run.lock(group):
+        loaded = checkpoint.load_newest(run, group)
+        if loaded is not None:
+            for skipped in loaded.skipped:
+                console.message(f"skipped {skipped}")
+        progress = _progress(run, setting, group, threshold, console, stop_asked, loaded)
+        try:
+            if loaded is None:
+                progress.checkpoint()
+            elif not progress.finished:
+                console.message(f"seeds {group}: going on from lane step {loaded.lane_steps}")
+            run_loop(progress.source, progress.learner, progress)
+        except NonFiniteLoss as error:
+            _keep_batch(run, group, error)
+        finally:
+            progress.source.close()
+            progress.evaluator.close()
+        if progress.stopped:
+            raise Stopped(progress.stopped, _what_is_saved(progress))
+        if any(read_result(run.seed(seed).path) is None for seed in seeds):
+            write_results(run, setting, list(progress.records.values()))
+
+
+def _progress(
+    run: RunFolder,
+    setting: Setting,
+    group: Group,
+    threshold: float | None,
+    console: Console,
+    stop_asked: StopAsked,
+    loaded: Loaded | None,
+) -> Progress:
+    """Everything of a group, at its start or where the checkpoint left it."""
+    seeds = list(range(group.first, group.last + 1))
+    active: Sequence[int] = seeds if loaded is None else loaded.seeds
+    learner = make_learner(setting, active)
+    source = make_source(setting, active, learner)
+
+    def save_checkpoint(progress: Progress) -> None:
+        state = {
+            "learner": learner.state_dict(),
+            "source": source.state_dict(),
+            "progress": progress.state_dict(),
+        }
+        checkpoint.save(run, group, progress.lane_steps, state, learner.replay, progress.active)
+
+    def save_weights(seed: int, which: str, params: Params) -> None:
+        folder = run.seed(seed)
+        weights.save_weights(folder.best if which == "best" else folder.last, params)
+
+    progress = Progress(
+        setting.config, threshold, seeds, source, learner, setting.evaluator(),
+        run.seed, save_weights, save_checkpoint, console.update, stop_asked,
+    )  # fmt: skip
+    if loaded is not None:
+        learner.load_state_dict(loaded.state["learner"])
+        if learner.replay is not None:
+            loaded.load_replay(learner.replay)
+        source.load_state_dict(loaded.state["source"])
+        progress.load_state_dict(loaded.state["progress"])
+    for seed in seeds:
+        run.seed(seed).cut(progress.lane_steps if loaded is not None else -1)
+    return progress
+
+
+def _keep_batch(run: RunFolder, group: Group, error: NonFiniteLoss) -> NoReturn:
+    """Save the batch whose loss was not finite, and say where it is."""
+    path = run.group(group) / f"not-finite-{error.update}.safetensors"
+    if error.batch is not None:
+        with disk(path):
+            files.replace(path, _batch_to_bytes(error.batch), "batch")
+    raise RunFailed(
+        f"{error}; its batch is kept in {path}, the last checkpoint is intact: "
+        "try a smaller --lr or --reward-scale"
+    ) from error
+
+
+def _batch_to_bytes(batch: Batch) -> bytes:
+    from safetensors.torch import save
+
+    tensors = {f.name: getattr(batch, f.name) for f in fields(batch)} | batch.extras
+    return save(
+        {n: t.detach().cpu().clone() for n, t in tensors.items() if isinstance(t, torch.Tensor)}
+    )
+
+
+def _what_is_saved(progress: Progress) -> str:
+    where = f"lane step {progress.saved_at}"
+    if progress.source.resumable:
+        return f"saved at {where}; the same command goes on from there"
+    return f"the last checkpoint is of {where}; the same command goes on from there"

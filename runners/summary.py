@@ -1,0 +1,81 @@
+"""summary.json: what a run came to, rebuilt from the results of all its seeds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from agents import planning
+from runners import results, stats
+from runners.evaluation import EPISODE_LIMIT
+from runners.group import Setting
+from runners.run_folder import RunFolder
+
+
+def summarise(run: RunFolder, setting: Setting, threshold: float | None) -> dict[str, Any]:
+    """Collect the results of every seed, write summary.json and return it."""
+    config = setting.config
+    found = {seed: results.read_result(run.seed(seed).path) for seed in run.seeds()}
+    done = [result for result in found.values() if result is not None]
+    summary: dict[str, Any] = {
+        "agent": config.agent,
+        "env": config.env,
+        "seeds": [result["seed"] for result in done],
+        **_totals(done, _wall_seconds(run, done)),
+        "final_return": _interval([float(np.mean(r["final_returns"])) for r in done]),
+        "best_return": _interval([float(np.mean(r["best_returns"])) for r in done]),
+        "solved_at": {
+            "threshold": threshold,
+            "env_steps": [r["solved_env_steps"] for r in done],
+            "seconds": [r["solved_seconds"] for r in done],
+        },
+        **_exact(setting, done),
+        "forced_resets": 0
+        if setting.resumable
+        else sum(r["lane_steps"] // config.checkpoint_every for r in done),
+        "reproducible": True,
+        "complete": len(done) == len(found),
+    }
+    run.write_summary(summary)
+    return summary
+
+
+def _wall_seconds(run: RunFolder, done: list[dict[str, Any]]) -> float:
+    """Groups train one after the other, the seeds of a group at the same time."""
+    seconds = {r["seed"]: r["seconds"] for r in done}
+    groups = (range(group.first, group.last + 1) for group in run.groups())
+    return sum(max((seconds.get(seed, 0.0) for seed in group), default=0.0) for group in groups)
+
+
+def _totals(done: list[dict[str, Any]], wall_s: float) -> dict[str, Any]:
+    env_steps = sum(r["env_steps"] for r in done)
+    updates = sum(r["updates"] for r in done)
+    return {
+        "env_steps": env_steps,
+        "lane_steps": sum(r["lane_steps"] for r in done),
+        "updates": updates,
+        "wall_s": wall_s,
+        "env_steps_per_s": env_steps / wall_s if wall_s else 0.0,
+        "updates_per_s": updates / wall_s if wall_s else 0.0,
+    }
+
+
+def _interval(means: list[float]) -> dict[str, Any]:
+    """The mean over seeds with its 95 % t interval; one seed has none."""
+    return {
+        "mean": stats.mean(means),
+        "interval": list(stats.t_interval(means)) if len(means) > 1 else None,
+        "per_seed": means,
+    }
+
+
+def _exact(setting: Setting, done: list[dict[str, Any]]) -> dict[str, Any]:
+    if setting.mdp is None:
+        return {}
+    exact = {
+        "optimal_value": planning.optimal_value(setting.mdp, results.horizon(setting)),
+        "policy_value": [r["policy_value"] for r in done],
+        "max_q_error": [r["max_q_error"] for r in done],
+    }
+    return exact if setting.time_limit else {**exact, "eval_limit": EPISODE_LIMIT}

@@ -1,0 +1,176 @@
+"""``python -m runners.train``: train an agent on several seeds; the same command goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from runners.errors import BadInput, command
+
+if TYPE_CHECKING:
+    from runners.config import RunConfig
+    from runners.console import Console
+    from runners.run_folder import Group, RunFolder
+
+
+def run(
+    config: RunConfig,
+    seeds: Sequence[int] = (0, 1, 2, 3, 4),
+    out: str = "runs",
+    *,
+    fresh: bool = False,
+    tensorboard: bool = False,
+    console: Console | None = None,
+    stop_asked: Callable[[], int] = lambda: 0,
+) -> RunFolder:
+    """Train the seeds of a configuration that are not trained yet, and summarise the run.
+
+    Prints nothing, handles no signal and seeds no global generator: safe to call from a program.
+
+    Args:
+        config: what to train; `runners.resolve.make_config` makes one.
+        seeds: a range of seeds; each gives the same bits whichever others train beside it.
+        out: parent of run folders.
+        fresh: move an older folder of this configuration aside.
+        tensorboard: write event files for TensorBoard beside the metrics.
+        console: what to tell about progress; None for silence.
+        stop_asked: gives the number of the signal that asks the run to stop, else 0.
+
+    Raises:
+        BadInput, NoCheckpoint, DiskFault, RunFailed, Stopped, SimulatorError: see `runners.errors`.
+    """
+    from runners import group as groups
+    from runners import run_folder
+    from runners.config import run_name, to_json
+    from runners.console import SilentConsole
+    from runners.resolve import threshold as threshold_of
+    from runners.run_group import train_group
+    from runners.summary import summarise
+
+    console = console or SilentConsole()
+    setting = groups.make_setting(config)
+    threshold = threshold_of(config.env)
+    if fresh:
+        run_folder.set_aside(out, run_name(config))
+    folder = run_folder.create_run(out, run_name(config), to_json(config))
+    folder.record_start(sys.argv, seeds=list(seeds))
+    with one_thread():
+        for group in plan_groups(folder, seeds, setting.group_size):
+            console.start(f"{config.agent} on {config.env}", config.steps, list(group_seeds(group)))
+            try:
+                train_group(folder, setting, group, threshold, console, stop_asked)
+            finally:
+                console.stop()
+        summarise(folder, setting, threshold)
+    if tensorboard:
+        from runners.tensorboard import write_events
+
+        write_events(folder)
+    return folder
+
+
+def group_seeds(group: Group) -> range:
+    """The seeds of a group."""
+    return range(group.first, group.last + 1)
+
+
+def plan_groups(folder: RunFolder, seeds: Sequence[int], size: int) -> Iterator[Group]:
+    """The groups to train: those begun earlier as they are, missing seeds in groups of ``size``."""
+    from runners.run_folder import Group
+
+    known = folder.groups()
+    yield from (group for group in known if set(group_seeds(group)) & set(seeds))
+    trained = {seed for group in known for seed in group_seeds(group)}
+    chunk: list[int] = []
+    for seed in sorted(set(seeds) - trained):
+        if chunk and (seed != chunk[-1] + 1 or len(chunk) == size):
+            yield Group(chunk[0], chunk[-1])
+            chunk = []
+        chunk.append(seed)
+    if chunk:
+        yield Group(chunk[0], chunk[-1])
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One torch thread: two on a busy core slow a matrix product many times over."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class SignalFlag:
+    """Remembers the first SIGINT or SIGTERM for the loop to find; the second ends the process."""
+
+    def __init__(self) -> None:
+        self.signum = 0
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._handle)
+
+    def _handle(self, signum: int, frame: Any) -> None:
+        del frame
+        if self.signum:
+            os._exit(128 + signum)  # at once; whatever is being written is not renamed yet
+        self.signum = signum
+
+    def __call__(self) -> int:
+        return self.signum
+
+
+@command
+def main(argv: Sequence[str]) -> int:
+    """Read the command line, train, report."""
+    from runners.command_line import parse_train
+    from runners.config import run_name
+    from runners.console import make_console
+
+    config, options, preset = parse_train(argv)
+    if options.verify_resume:
+        from runners.verify import verify_resume
+
+        return verify_resume(config, options)
+    if options.resume:
+        _same_versions(run_name(config), options.resume, options.out)
+    console = make_console(options.quiet)
+    if not options.quiet and preset:
+        sys.stderr.write(f"preset: {preset}\n")
+    folder = run(
+        config,
+        range(options.seed, options.seed + options.seeds),
+        options.out,
+        fresh=options.fresh,
+        tensorboard=options.tensorboard,
+        console=console,
+        stop_asked=SignalFlag(),
+    )
+    from runners import report
+
+    report.show(folder, quiet=options.quiet)
+    return 0
+
+
+def _same_versions(name: str, resume: str, out: str) -> None:
+    """A run goes on with the versions it began with: others may give other bits."""
+    from runners import provenance
+    from runners.config import difference
+    from runners.run_folder import find_run
+
+    folder = find_run(resume, out)
+    if folder.name == name:
+        return
+    began = folder.provenance()[0]["versions"] if folder.provenance() else {}
+    changed = difference(provenance.versions(), began)
+    raise BadInput(f"{folder.path}: cannot go on: {'; '.join(changed) or 'another folder name'}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
