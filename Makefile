@@ -35,13 +35,13 @@ test: $(VENV)/.test
 	$(RUN) -m pytest
 
 $(VENV)/.run: $(SOURCES) $(VENV)/.checkout
-	@echo "Installing into $(VENV): once, about two minutes ..."
+	@echo "Installing into $(VENV): once, about two minutes ..." >&2
 	@$(PIP) -e .
 	@touch $@
 
 # What the tests need contains what training needs, so this serves `make train` as well.
 $(VENV)/.test: $(SOURCES) $(VENV)/.checkout
-	@echo "Installing into $(VENV) with the test tools: once, about two minutes ..."
+	@echo "Installing into $(VENV) with the test tools: once, about two minutes ..." >&2
 	@$(PIP) -e '.[test]'
 	@touch $(VENV)/.run $@
 
