@@ -24,6 +24,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol
 
 DISK_ERRNOS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO}
@@ -97,7 +98,14 @@ def line_of(error: BaseException) -> str | None:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def command(main: Callable[[Sequence[str]], int | None]) -> Callable[[Sequence[str] | None], int]:
+class Command(Protocol):
+    """What `command` makes of a main function."""
+
+    def __call__(self, argv: Sequence[str] | None = None) -> int:
+        """Run with the program's own arguments, or with these; gives the exit status."""
+
+
+def command(main: Callable[[Sequence[str]], int | None]) -> Command:
     """Turn ``main(argv)`` into a command: ``sys.exit(main())``.
 
     The command takes the program's arguments where it is given none, returns the exit status and

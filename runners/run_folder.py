@@ -262,6 +262,13 @@ def create_run(out: str | Path, name: str, config: Mapping[str, Any]) -> RunFold
     return run
 
 
+def set_aside(out: str | Path, name: str) -> Path | None:
+    """Move a configuration's run folder aside; None where there is none. Nothing is deleted."""
+    path = Path(out) / name
+    _refuse_symlink(path)
+    return RunFolder(path).set_aside() if is_path_safe(name) and path.is_dir() else None
+
+
 def _probe(path: Path) -> None:
     """Find out now, not after an hour, that nothing can be written."""
     probe = path / f".probe-{os.getpid()}"

@@ -341,6 +341,17 @@ def test_seeds_that_leave_the_group_leave_older_segments_alone(run):
     assert [entry["seeds"] for entry in listed] == [[0, 1, 2], [0, 2], [0, 2], [2]]
 
 
+def test_a_group_whose_seeds_have_all_left(run):
+    replay = ToyReplay()
+    replay.head = 6
+    save_at(run, 6, replay)
+    replay.seeds = []
+    replay.head = 9
+    save_at(run, 9, replay, seeds=())
+    loaded = load_replay(run)
+    assert loaded.seeds == ()
+
+
 def test_a_line_of_history_that_was_given_up_leaves_no_rows_behind(run):
     replay = ToyReplay()
     for head in (6, 14):

@@ -11,7 +11,7 @@ import pytest
 
 from runners import files, provenance
 from runners.errors import BadInput, DiskFault, RunFailed
-from runners.run_folder import Group, RunFolder, create_run, find_run
+from runners.run_folder import Group, RunFolder, create_run, find_run, set_aside
 
 CONFIG = {"agent": "toy", "env": "X-v0", "hyper": {"lr": 0.1}}
 
@@ -97,11 +97,11 @@ def test_acknowledged_lines_survive_kill_9(run):
         """,
         run.path,
     )
-    for _ in range(200):
-        process.stdout.readline()
+    printed = [process.stdout.readline() for _ in range(200)]
     process.kill()
-    last = int(process.stdout.read().split()[-1])
+    printed += process.stdout.readlines()
     process.wait()
+    last = int(printed[-1] if printed[-1].endswith("\n") else printed[-2])
     records, torn = run.seed(0).read_metrics()
     assert torn == 0
     assert [record["lane_steps"] for record in records[: last + 1]] == list(range(last + 1))
@@ -285,6 +285,13 @@ def test_set_aside_keeps_everything(run):
     assert not run.path.exists()
     create_run(run.path.parent, run.name, CONFIG)
     assert run.set_aside().name == f"{run.name}.old-2"
+
+
+def test_set_aside_by_name(run):
+    assert set_aside(run.path.parent, "nothing-here") is None
+    assert set_aside(run.path.parent, "..") is None
+    assert set_aside(run.path.parent, run.name) == run.path.with_name(f"{run.name}.old-1")
+    assert set_aside(run.path.parent, run.name) is None
 
 
 def test_finding_runs(tmp_path):
