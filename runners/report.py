@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from runners import stats
+from runners import files, stats
 from runners.console import duration, human, number
+from runners.errors import disk
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -190,13 +192,11 @@ def _label(axes: Axes, title: str) -> None:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG beside its place first, so that no half of one is ever seen."""
-    temporary = path.with_name(f".tmp-{path.name}")
-    try:
-        figure.savefig(temporary, format="png", metadata={"Software": None})
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a PNG in one step, so that no half of one is ever seen."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", metadata={"Software": None})
+    with disk(path):
+        files.replace(path, picture.getvalue(), "picture")
 
 
 # -- The table -----------------------------------------------------------------------------------
@@ -238,8 +238,7 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
     from rich.table import Table
 
     seeds, columns = summary["seeds"], columns_of(summary)
-    title = f"{summary['agent']} on {summary['env']}"
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.ROUNDED)
+    table = Table(box=box.ROUNDED)
     table.add_column("seed")
     for column in columns:
         table.add_column(column.name, justify="right", no_wrap=True)
@@ -270,7 +269,7 @@ def _aggregate(column: Column, figure: Callable[[list[float]], float]) -> str:
     if not known:
         return "-"
     missing = len(known) < len(column.values)
-    return column.text(figure(known)) + (f" ({len(known)})" if missing else "")
+    return column.text(figure(known)) + (f" (of {len(known)})" if missing else "")
 
 
 def _interval(values: Sequence[float]) -> Sequence[float] | None:
@@ -318,6 +317,8 @@ def print_summary(summary: Mapping[str, Any], stream: TextIO | None = None) -> N
         table.box = box.ASCII
         # A file is as wide as the table; a terminal is not.
         console = Console(file=stream, highlight=False, color_system=None, width=500)
+    title = f"{summary['agent']} on {summary['env']}"
+    console.print(title, style="bold", markup=False, soft_wrap=True)
     console.print(table)
     for line in summary_lines(summary):
         console.print(line, markup=False, soft_wrap=True)
