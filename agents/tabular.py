@@ -125,7 +125,7 @@ class TabularActor:
     def values(self, obs: Array) -> Array:
         """What the policy goes by, [K, n, A]."""
         seeds = np.arange(len(obs))[:, None]
-        values: Array = self.q.sum(axis=1)[seeds, obs]
+        values: Array = self.q.mean(axis=1)[seeds, obs]
         return values
 
     def load_params(self, params: Params) -> None:
