@@ -1,0 +1,89 @@
+"""Group networks: each seed its own weights, the dueling head, the flat buffer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from agents.networks import FlatParameters, GroupLayerNorm, QNetwork, initialise
+from envs.contract import Spec
+
+CPU = torch.device("cpu")
+BOX = Spec((2,), np.float32, 0, 3)
+
+
+def network(seeds=1, hidden=(), spec=BOX, **parts):
+    parts = {"layer_norm": False, "dueling": False, **parts}
+    return QNetwork(spec, seeds, hidden, device=CPU, **parts)
+
+
+def generators(*seeds):
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def test_a_linear_network_by_hand():
+    net = network()
+    net.head.weight.data[0] = torch.tensor([[1.0, 2.0, 3.0], [10.0, 20.0, 30.0]])
+    net.head.bias.data[0, 0] = torch.tensor([0.1, 0.2, 0.3])
+    # x = (1, 2): 1 * (1, 2, 3) + 2 * (10, 20, 30) + bias
+    torch.testing.assert_close(
+        net(torch.tensor([[[1.0, 2.0]]])), torch.tensor([[[21.1, 42.2, 63.3]]])
+    )
+
+
+def test_the_dueling_head_by_hand():
+    net = network(dueling=True)
+    net.head.weight.data[0] = torch.tensor([[1.0, 2.0, 6.0], [0.0, 0.0, 0.0]])
+    net.value.weight.data[0] = torch.tensor([[10.0], [0.0]])
+    net.value.bias.data[0] = 5.0
+    # x = (1, 0): V = 10 + 5, A = (1, 2, 6) with mean 3; V + A - mean = 15 + (-2, -1, 3)
+    assert net(torch.tensor([[[1.0, 0.0]]])).tolist() == [[[13.0, 14.0, 18.0]]]
+
+
+def test_layer_norm_by_hand():
+    norm = GroupLayerNorm(2, 2, CPU)
+    norm.weight.data[1], norm.bias.data[1] = 3.0, 1.0
+    # (2, 6) has mean 4 and deviation 2: (-1, 1); seed 1 makes 3 * (-1, 1) + 1 of it
+    found = norm(torch.tensor([[[2.0, 6.0]], [[2.0, 6.0]]]))
+    torch.testing.assert_close(
+        found, torch.tensor([[[-1.0, 1.0]], [[-2.0, 4.0]]]), atol=1e-5, rtol=0
+    )
+
+
+def test_discrete_observations_are_one_hot():
+    net = network(spec=Spec((), np.int64, 4, 2))
+    net.head.weight.data[0] = torch.arange(8.0).view(4, 2)
+    assert net(torch.tensor([[2, 0]])).tolist() == [[[4.0, 5.0], [0.0, 1.0]]]
+
+
+def test_a_seed_has_the_same_bits_in_any_group():
+    together = network(3, (32, 32), layer_norm=True, dueling=True)
+    initialise(together, generators(5, 6, 7))
+    obs = torch.rand(3, 10, 2, generator=generators(0)[0])
+    values = together(obs)
+    for k, seed in enumerate((5, 6, 7)):
+        alone = network(1, (32, 32), layer_norm=True, dueling=True)
+        initialise(alone, generators(seed))
+        assert torch.equal(alone(obs[k : k + 1])[0], values[k])
+    assert not torch.equal(values[0], values[1])
+
+
+def test_weights_are_drawn_after_he():
+    net = network(1, (400, 400))
+    initialise(net, generators(1))
+    weight = net.trunk[2].weight  # [1, 400, 400]: variance 2 / 400, 160,000 draws
+    assert weight.var().item() == pytest.approx(2 / 400, rel=5 * np.sqrt(2 / 160_000))
+    assert not net.trunk[2].bias.any()
+
+
+def test_parameters_are_views_of_one_padded_buffer():
+    net = network(2, (5,))
+    initialise(net, generators(1, 2))
+    before = [leaf.clone() for leaf in net.parameters()]
+    flat = FlatParameters(net)
+    assert flat.flat.shape[1] % 64 == 0
+    for leaf, old in zip(net.parameters(), before, strict=True):
+        assert torch.equal(leaf, old)
+    flat.flat.fill_(7.0)
+    assert all((leaf == 7.0).all() for leaf in net.parameters())

@@ -1,0 +1,72 @@
+"""FlatAdam: torch's Adam with a gradient clipped seed by seed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from agents.networks import FlatParameters, QNetwork, initialise
+from agents.optimizer import FlatAdam
+from envs.contract import Spec
+
+SPEC = Spec((3,), np.float32, 0, 2)
+SCALES = (0.1, 1.0, 50.0)  # of the three seeds' losses: the last is clipped at every step
+
+
+def network(seeds):
+    net = QNetwork(
+        SPEC, len(seeds), (8,), layer_norm=True, dueling=False, device=torch.device("cpu")
+    )
+    initialise(net, [torch.Generator().manual_seed(seed) for seed in seeds])
+    return net
+
+
+def test_twenty_steps_are_those_of_torch():
+    bound, lr, eps = 1.0, 1e-2, 1e-5
+    flat = FlatParameters(network([0, 1, 2]))
+    ours = FlatAdam(flat, bound, eps)
+    alone = [network([seed]) for seed in range(3)]
+    theirs = [torch.optim.Adam(net.parameters(), lr=lr, eps=eps) for net in alone]
+    generator, clipped = torch.Generator().manual_seed(9), np.zeros(3)
+    for _ in range(20):
+        obs = torch.randn(3, 16, 3, generator=generator)
+        goal = torch.randn(3, 16, 2, generator=generator)
+        scale = torch.tensor(SCALES)[:, None, None]
+        ours.step((scale * (flat.network(obs) - goal) ** 2).sum(), lr)
+        for k, (net, adam) in enumerate(zip(alone, theirs, strict=True)):
+            adam.zero_grad()
+            (SCALES[k] * (net(obs[k : k + 1]) - goal[k : k + 1]) ** 2).sum().backward()
+            clipped[k] += torch.nn.utils.clip_grad_norm_(net.parameters(), bound) > bound
+            adam.step()
+    assert clipped[2] == 20
+    for k, net in enumerate(alone):
+        for leaf, own in zip(flat.leaves, net.parameters(), strict=True):
+            torch.testing.assert_close(leaf[k], own[0], atol=2e-6, rtol=1e-5)
+
+
+def test_each_seed_is_clipped_by_its_own_norm():
+    # Two seeds with a head of two weights and gradients (3, 4) and (0.3, 0.4): norms 5 and 0.5.
+    # At bound 1 the first becomes (0.6, 0.8), the second stays; over both together it would shrink.
+    spec = Spec((1,), np.float32, 0, 2)
+    net = QNetwork(spec, 2, (), layer_norm=False, dueling=False, device=torch.device("cpu"))
+    flat = FlatParameters(net)
+    adam = FlatAdam(flat, 1.0, 1e-8)
+    slope = torch.tensor([[[3.0, 4.0]], [[0.3, 0.4]]])
+    adam.step((net.head.weight * slope + 0.0 * net.head.bias).sum(), 0.1)
+    expected = torch.tensor([[[0.6, 0.8]], [[0.3, 0.4]]])
+    torch.testing.assert_close(adam.grad_views[0], expected, atol=1e-5, rtol=0)
+    # Adam's first step is lr towards the side that falls, whatever the gradient's size
+    torch.testing.assert_close(net.head.weight, torch.full((2, 1, 2), -0.1), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kept", [[0], [2, 1]])
+def test_the_moments_of_seeds_that_stay_are_kept(kept):
+    flat = FlatParameters(network([0, 1, 2]))
+    adam = FlatAdam(flat, 1.0, 1e-8)
+    adam.step((flat.network(torch.ones(3, 4, 3)) ** 2).sum(), 0.1)
+    other = FlatAdam(FlatParameters(network(kept)), 1.0, 1e-8)
+    other.keep_from(adam, kept)
+    assert torch.equal(other.mean, adam.mean[kept])
+    assert torch.equal(other.square, adam.square[kept])
+    assert other.count == adam.count == 1

@@ -1,0 +1,89 @@
+"""One-step targets and losses against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agents.rules import td
+
+
+def tensor(*values):
+    return torch.tensor(values)
+
+
+def test_q_learning_target():
+    # 1 + 0.9 * max(1, 3) = 3.7; a termination leaves the reward alone: -2 + 0 * 7 = -2
+    target = td.q_learning_target(
+        tensor(1.0, -2.0), tensor(0.9, 0.0), tensor([1.0, 3.0], [5.0, 7.0])
+    )
+    torch.testing.assert_close(target, tensor(3.7, -2.0))
+
+
+def test_double_q_learning_takes_the_choice_from_one_and_the_value_from_the_other():
+    value = tensor([1.0, 3.0], [2.0, 8.0], [5.0, 7.0])
+    selector = tensor([4.0, 2.0], [0.0, 1.0], [9.0, 0.0])
+    # argmax of the selector is 0, 1, 0; so 1 + 0.9 * 1 = 1.9, 0 + 0.5 * 8 = 4, and -2 terminated.
+    # The value's own maximum would give 3.7, 4, -2; the selector's own value 4.6, 0.5, -2.
+    target = td.double_q_learning_target(
+        tensor(1.0, 0.0, -2.0), tensor(0.9, 0.5, 0.0), value, selector
+    )
+    torch.testing.assert_close(target, tensor(1.9, 4.0, -2.0))
+
+
+def test_double_with_ties_takes_the_lowest_index():
+    target = td.double_q_learning_target(
+        tensor(0.0), tensor(1.0), tensor([1.0, 2.0, 3.0]), tensor([0.0, 5.0, 5.0])
+    )
+    assert target.item() == 2.0
+
+
+def test_select():
+    q = tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    assert td.select(q, torch.tensor([[2, 0]])).tolist() == [[3.0, 4.0]]
+
+
+def test_huber():
+    # delta 1, errors 0.5, 1, -3: 0.5 * 0.25 = 0.125; 0.5; 1 * (3 - 0.5) = 2.5
+    loss = td.huber(tensor(0.0, 0.0, 0.0), tensor(0.5, 1.0, -3.0), 1.0)
+    torch.testing.assert_close(loss, tensor(0.125, 0.5, 2.5))
+    # delta 2, errors 1, 3: 0.5; 2 * (3 - 1) = 4
+    torch.testing.assert_close(td.huber(tensor(0.0, 0.0), tensor(1.0, 3.0), 2.0), tensor(0.5, 4.0))
+
+
+def test_the_slope_of_huber_is_the_error_cut_at_delta():
+    prediction = tensor(0.0, 0.0, 0.0).requires_grad_()
+    td.huber(prediction, tensor(0.5, 5.0, -5.0), 2.0).sum().backward()
+    assert prediction.grad.tolist() == [-0.5, -2.0, 2.0]  # d/dp of ½(t - p)² is -(t - p)
+
+
+def test_squared_is_half_the_square_and_its_slope_the_error():
+    prediction = tensor(1.0, 1.0).requires_grad_()
+    loss = td.squared(prediction, tensor(4.0, -1.0))
+    assert loss.tolist() == [4.5, 2.0]
+    loss.sum().backward()
+    assert prediction.grad.tolist() == [-3.0, 2.0]
+
+
+@pytest.mark.parametrize("rule", ["plain", "double"])
+def test_no_gradient_goes_through_a_target(rule):
+    reward, discount = (tensor(1.0, 2.0).requires_grad_() for _ in range(2))
+    q, other = (tensor([1.0, 3.0], [5.0, 7.0]).requires_grad_() for _ in range(2))
+    if rule == "plain":
+        target = td.q_learning_target(reward, discount, q)
+    else:
+        target = td.double_q_learning_target(reward, discount, q, other)
+    assert not target.requires_grad
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), lead=st.sampled_from([(), (4,), (3, 4)]))
+def test_double_with_its_own_values_is_plain_and_any_axes_may_lead(seed, lead):
+    generator = torch.Generator().manual_seed(seed)
+    reward, discount = torch.rand((2, *lead), generator=generator)
+    q = torch.randn((*lead, 5), generator=generator)
+    plain = td.q_learning_target(reward, discount, q)
+    assert plain.shape == lead
+    torch.testing.assert_close(td.double_q_learning_target(reward, discount, q, q), plain)

@@ -1,0 +1,106 @@
+"""Slow twins of the fast code: plain loops that follow the definitions.
+
+`fused_q_learning` is the exception: the bare compiled loop, a bound for the speed of the fused source.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from envs.tabular import sample_reset, sample_step
+
+
+def lambda_returns(reward, discount, value, lambda_):
+    """Forward view: every row's n-step returns, weighed by the λ's in between. All [T].
+
+    ``Gₜ = Σₙ (weight of n) Gₜ⁽ⁿ⁾``: the trace that is at row i stops there with weight 1 - λᵢ and
+    goes on with λᵢ; at the last row it stops.
+    """
+    rows = len(reward)
+    returns = np.zeros(rows)
+    for t in range(rows):
+        weight, total, factor = 1.0, 0.0, 1.0
+        for i in range(t, rows):
+            total += factor * reward[i]
+            factor *= discount[i]
+            stop = 1.0 if i == rows - 1 else 1.0 - lambda_[i]
+            returns[t] += weight * stop * (total + factor * value[i])
+            weight *= lambda_[i]
+    return returns
+
+
+def n_step_window(t, n, gamma, first, reward, terminated, truncated):
+    """The window from row t of one lane: (row bootstrapped from, reward, discount), or None.
+
+    ``first`` is [T+1], the others [T]. None where row t is an ignored one or the window is not whole.
+    """
+    total = 0.0
+    for i in range(n):
+        if t + i >= len(reward):
+            return None
+        if first[t + i + 1]:  # row t + i is ignored, or the lane was begun anew after it
+            return None if i == 0 else (t + i, total, gamma**i)
+        total += gamma**i * reward[t + i]
+        if terminated[t + i]:
+            return t + i + 1, total, 0.0
+        if truncated[t + i]:
+            return t + i + 1, total, gamma ** (i + 1)
+    return t + n, total, gamma**n
+
+
+def choose(q, state, epsilon, explore_draw, action_draw):
+    """ε-greedy with ties at random, from two draws."""
+    if explore_draw < epsilon:
+        return int(action_draw * q.shape[1])
+    best = np.flatnonzero(q[state] == q[state].max())
+    return int(best[int(action_draw * len(best))])
+
+
+def q_learning(steps, tables, env_rng, actor_rng, q, lr, gamma, epsilon):
+    """One lane of tabular Q-learning; ``q [S, A]`` is changed in place."""
+
+    def draw(cumulative):
+        return int((np.asarray(cumulative) <= env_rng.random()).sum())
+
+    state, elapsed, done = draw(tables.rho_cumulative), 0, False
+    for _ in range(steps):
+        action = choose(q, state, epsilon, actor_rng.random(), actor_rng.random())
+        if done:
+            state, elapsed, done = draw(tables.rho_cumulative), 0, False
+            continue
+        z = draw(tables.cumulative[state, action])
+        successor = int(tables.successor[state, action, z])
+        terminated = bool(tables.terminal[state, action, z])
+        discount = 0.0 if terminated else gamma
+        target = tables.reward[state, action, z] + discount * q[successor].max()
+        q[state, action] += lr * (target - q[state, action])
+        state, elapsed = successor, elapsed + 1
+        done = terminated or (tables.time_limit > 0 and elapsed >= tables.time_limit)
+
+
+@njit(nogil=True, error_model="numpy")
+def fused_q_learning(steps, tables, env_rng, actor_rng, q, lr, gamma, epsilon):
+    """The same in one bare kernel: what a row costs at least with these draws and tables."""
+    state, elapsed, done, num_actions = sample_reset(tables, env_rng), 0, False, q.shape[1]
+    for _ in range(steps):
+        explore_draw, action_draw = actor_rng.random(), actor_rng.random()
+        action, best, count = int(action_draw * num_actions), q[state].max(), 0
+        if explore_draw >= epsilon:
+            for a in range(num_actions):
+                count += q[state, a] == best
+            pick = int(action_draw * count)
+            for a in range(num_actions):
+                if q[state, a] == best:
+                    if pick == 0:
+                        action = a
+                        break
+                    pick -= 1
+        if done:
+            state, elapsed, done = sample_reset(tables, env_rng), 0, False
+            continue
+        successor, reward, terminated = sample_step(tables, env_rng, state, action)
+        target = reward + gamma * (1.0 - terminated) * q[successor].max()
+        q[state, action] += lr * (target - q[state, action])
+        state, elapsed = successor, elapsed + 1
+        done = terminated or (tables.time_limit > 0 and elapsed >= tables.time_limit)
