@@ -1,0 +1,89 @@
+"""Every gradient learner's step runs on torch's meta device, where nothing can be read.
+
+What waits for a GPU (`.item()`, a branch on a value, `.cpu()`) raises there, on any machine.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+import numpy as np
+import pytest
+import torch
+
+from agents import AGENTS
+from agents.contract import Batch
+from envs.contract import Spec
+
+META = torch.device("meta")
+SEEDS, BATCH = 2, 16
+GRADIENT_AGENTS = [name for name, entry in AGENTS.items() if not entry.tabular]
+SPECS = {"box": Spec((4,), np.float32, 0, 3), "discrete": Spec((), np.int64, 5, 3)}
+SWITCHES = {
+    "dqn": [{}, {"double": False}, {"dueling": True}, {"layer_norm": True}],
+    "pqn": [{}, {"layer_norm": False}],
+}
+
+
+def make_learner(name, spec, **hyper):
+    module = importlib.import_module(AGENTS[name].module)
+    config = getattr(module, AGENTS[name].config)(**hyper)
+    return module.make_learner(
+        config,
+        spec,
+        4,
+        [np.random.SeedSequence([k]) for k in range(SEEDS)],
+        [np.random.default_rng(k) for k in range(SEEDS)],
+        META,
+    )
+
+
+def meta_batch(spec):
+    shape = (SEEDS, BATCH)
+
+    def floats(*more):
+        return torch.zeros((*shape, *more), device=META)
+
+    def whole():
+        return torch.zeros(shape, dtype=torch.int64, device=META)
+
+    obs, next_obs = (whole() if spec.num_states else floats(*spec.obs_shape) for _ in range(2))
+    return Batch(
+        obs, whole(), floats(), floats(), next_obs, weight=floats(), extras={"returns": floats()}
+    )
+
+
+CASES = [(name, switches) for name in GRADIENT_AGENTS for switches in SWITCHES.get(name, [{}])]
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+@pytest.mark.parametrize(("name", "switches"), CASES)
+def test_a_step_reads_nothing(name, switches, spec):
+    learner = make_learner(name, spec, **switches)
+    for _ in range(2):
+        total = learner.step(meta_batch(spec), {})
+    assert total.device == META
+    assert total.shape == ()
+
+
+@pytest.mark.parametrize(
+    "reads",
+    [
+        lambda q: q.sum().item(),
+        lambda q: bool(q.max() > 0),
+        lambda q: q.detach().cpu(),
+        lambda q: q.detach().numpy(),
+    ],
+    ids=["item", "branch", "cpu", "numpy"],
+)
+@pytest.mark.parametrize("name", GRADIENT_AGENTS)
+def test_a_step_that_reads_a_value_is_caught(name, reads):
+    spec = SPECS["box"]
+    learner = make_learner(name, spec)
+
+    def hook(module, arguments, output):
+        reads(output)
+
+    learner.online.network.register_forward_hook(hook)
+    with pytest.raises((RuntimeError, NotImplementedError, TypeError)):
+        learner.step(meta_batch(spec), {})
