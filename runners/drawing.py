@@ -124,7 +124,7 @@ MOVES = {
 """Where each action is meant to lead, (right, down), by the environment's name."""
 
 NAMES = {"S": "start", "G": "goal", "H": "hole", "C": "cliff"}
-BARE, FADED = "#e9e9e9", "#9a9a9a"
+BARE, PALE = "#e9e9e9", 0.35
 MOST_NUMBERS = 16  # columns, beyond which numbers in the cells could not be read
 
 
@@ -150,7 +150,7 @@ def draw_grid(
 ) -> None:
     """Draw the values of a table and its greedy policy on the map of its states, as a PNG.
 
-    A cell shows max_a Q(s, a) as its colour and an arrow for the first action that has it, a grey
+    A cell shows max_a Q(s, a) as its colour and an arrow for the first action that has it, a pale
     one where all actions are worth the same. Cells in which no action is ever taken are bare.
 
     Args:
@@ -164,10 +164,12 @@ def draw_grid(
     # Figure and not pyplot: no global state, no window, and less to import.
     from matplotlib.figure import Figure
 
-    width, height = max(4.8, 0.95 * layout.cols + 1.4), 0.95 * layout.rows + 1.1
-    scale = min(1.0, 14 / max(width, height))
-    figure = Figure(figsize=(scale * width, scale * height), dpi=DPI, layout="constrained")
-    axes = figure.add_subplot()
+    # In inches: a cell and what stands around the map, the bar's numbers on its right.
+    cell = min(0.95, 14 / max(layout.rows, layout.cols))
+    across, down = cell * layout.cols, cell * layout.rows
+    width, height = max(across + 1.1, 4.8), down + 0.5
+    figure = Figure(figsize=(width, height), dpi=DPI)
+    axes = figure.add_axes((0.1 / width, 0.1 / height, across / width, down / height))
     values = _on_map(layout, q.max(axis=1), acts)
     image = axes.imshow(values, cmap=_colors(), aspect="equal")
     _mark_cells(axes, layout)
@@ -180,12 +182,11 @@ def draw_grid(
         _draw_action(
             axes, (col, row), q[state], None if directions is None else directions[state], ink
         )
-    bar = figure.colorbar(image, ax=axes, shrink=0.9, aspect=25, pad=0.02)
+    bar = figure.colorbar(image, cax=axes.inset_axes((1 + 0.1 / across, 0, 0.16 / across, 1)))
     bar.outline.set_visible(False)
     bar.ax.tick_params(colors=INK, labelsize=8, length=2)
     axes.set_title(title, loc="left", fontsize=10, fontweight="bold", color=INK)
-    with disk(path):
-        save_figure(figure, Path(path))
+    save_figure(figure, Path(path))
 
 
 def _on_map(layout: Layout, values: Array, acts: Array) -> Array:
@@ -210,10 +211,10 @@ def _ink(rgba: Array) -> str:
 
 def _mark_cells(axes: Axes, layout: Layout) -> None:
     """Lines between the cells, and what the map says of them."""
-    axes.set_xticks(np.arange(1, layout.cols) - 0.5, minor=True)
-    axes.set_yticks(np.arange(1, layout.rows) - 0.5, minor=True)
-    axes.grid(which="minor", color="white", linewidth=1.5)
-    axes.tick_params(which="both", bottom=False, left=False, labelbottom=False, labelleft=False)
+    axes.set_xticks(np.arange(1, layout.cols) - 0.5)
+    axes.set_yticks(np.arange(1, layout.rows) - 0.5)
+    axes.grid(color="white", linewidth=1.5)
+    axes.tick_params(bottom=False, left=False, labelbottom=False, labelleft=False)
     for side in axes.spines.values():
         side.set_visible(False)
     names = layout.cols <= MOST_NUMBERS
@@ -228,11 +229,11 @@ def _mark_cells(axes: Axes, layout: Layout) -> None:
 def _draw_action(
     axes: Axes, at: tuple[int, int], q: Array, directions: Array | None, ink: str
 ) -> None:
-    """The greedy action of a state, in grey where all are worth the same."""
+    """The greedy action of a state, pale where all are worth the same."""
     action = int(q.argmax())
-    color = FADED if np.ptp(q) == 0 else ink
+    alpha = PALE if np.ptp(q) == 0 else 1.0
     if directions is None:
-        axes.text(*at, str(action), ha="center", va="center", fontsize=11, color=color)
+        axes.text(*at, str(action), ha="center", va="center", fontsize=11, color=ink, alpha=alpha)
         return
     dx, dy = 0.2 * directions[action] / np.linalg.norm(directions[action])
     col, row = at
@@ -240,5 +241,11 @@ def _draw_action(
         "",
         xy=(col + dx, row + dy),
         xytext=(col - dx, row - dy),
-        arrowprops={"arrowstyle": "-|>", "color": color, "linewidth": 1.6, "mutation_scale": 12},
+        arrowprops={
+            "arrowstyle": "-|>",
+            "color": ink,
+            "alpha": alpha,
+            "linewidth": 1.6,
+            "mutation_scale": 12,
+        },
     )
