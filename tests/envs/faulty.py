@@ -77,6 +77,16 @@ class Walk(VectorEnv):
             rng.bit_generator.state = copy.deepcopy(saved)
 
 
+class Still(Walk):
+    """Nothing wrong: it never moves, so that its ends look like its beginnings."""
+
+    def step(self, actions):
+        before, was_done = self.x.copy(), self.done
+        out = super().step(actions)
+        self.x = np.where(was_done, self.x, before)
+        return self.observe(), *out[1:]
+
+
 class WrongDtype(Walk):
     def observe(self):
         return super().observe().astype(np.float64)
@@ -211,6 +221,14 @@ class StateWithoutDone(Walk):
 class StateIsView(Walk):
     def get_state(self):
         return {**super().get_state(), "x": self.x}
+
+
+class StateIsTaken(Walk):
+    """Goes on in the arrays that set_state was given."""
+
+    def set_state(self, state):
+        super().set_state(state)
+        self.x = state["x"]
 
 
 class StateOfObjects(Walk):

@@ -1,11 +1,13 @@
 import subprocess
 import sys
+from contextlib import closing
 
 import numpy as np
 import pytest
 
 import envs
 from envs import check as checker
+from envs import probes
 from envs.check import check, check_id, main
 from envs.tabular import TabularVectorEnv
 from envs.trace import draws, record
@@ -38,16 +40,21 @@ def test_sync_backend_is_in_order(env_id):
     assert [str(f) for f in check_id(env_id, "sync", steps=300) if f.fault] == []
 
 
-def test_async_backend_is_in_order():
-    assert [
-        str(f) for f in check_id("MountainCar-v0", "async", lanes=2, steps=250) if f.fault
-    ] == []
+def test_async_backend_does_what_sync_does():
+    one, two = (envs.make("MountainCar-v0", 2, 0, backend) for backend in ("sync", "async"))
+    uniform = draws(one, 210, 0)  # past the time limit of 200
+    with closing(two):
+        assert probes.difference(record(one, uniform), record(two, uniform)) is None
 
 
 def test_correct_environment_has_no_findings_beyond_what_cannot_be_probed():
     findings = check(faulty.Walk, steps=400, time_limit=faulty.LIMIT)
     assert {finding.probe for finding in findings} == {"transitions", "scalar twin"}
     assert not any(finding.fault for finding in findings)
+
+
+def test_ends_that_look_like_beginnings_are_no_fault_where_all_steps_do():
+    assert faults(faulty.Still) == []
 
 
 # fault, probe that names it, words of the message, lane and step where they are certain
@@ -66,6 +73,7 @@ NAMED = [
     (faulty.KeptSeedForEver, "seed", "second bare reset", None, None),
     (faulty.EqualLanes, "lanes", "all lanes do the same", None, None),
     (faulty.StateIsView, "state", "later steps changed it", None, None),
+    (faulty.StateIsTaken, "state", "keeps the given arrays", None, None),
     (faulty.StateOfObjects, "state", "['rngs'][0] is a Generator", None, None),
 ]
 
