@@ -82,7 +82,8 @@ class LossOut(NamedTuple):
     """Per-sample results of a loss; the learner weights, averages over B and sums over seeds."""
 
     loss: torch.Tensor  # [K, B]
-    metrics: dict[str, torch.Tensor]  # [K, B] each, detached; averaged over B when they are read
+    metrics: dict[str, torch.Tensor]  # [K, B] each, detached; averaged over B when they are read,
+    # in the learner's reward units: who reads them divides by the reward scale
     priority: torch.Tensor | None = None  # [K, B]
 
 

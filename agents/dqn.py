@@ -99,13 +99,9 @@ class DQNConfig:
                 goal = td.double_q_learning_target(batch.reward, batch.discount, q_t, selector)
             else:
                 goal = td.q_learning_target(batch.reward, batch.discount, q_t)
-        error = (goal - q_tm1).detach()
-        metrics = {
-            "td_error": error.abs() / self.reward_scale,
-            "q_mean": q_tm1.detach() / self.reward_scale,
-            "target_mean": goal / self.reward_scale,
-        }
-        return LossOut(td.huber(q_tm1, goal, self.huber), metrics, priority=error.abs())
+        td_error = (goal - q_tm1.detach()).abs()
+        metrics = {"td_error": td_error, "q_mean": q_tm1.detach(), "target_mean": goal}
+        return LossOut(td.huber(q_tm1, goal, self.huber), metrics, priority=td_error)
 
 
 def make_network(config: DQNConfig, spec: Spec, seeds: int, device: torch.device) -> QNetwork:

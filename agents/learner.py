@@ -48,6 +48,8 @@ class ReplayHyper(Protocol):
     @property
     def target_tau(self) -> float: ...
     @property
+    def reward_scale(self) -> float: ...
+    @property
     def epsilon_start(self) -> float: ...
     @property
     def epsilon_end(self) -> float: ...
@@ -111,13 +113,11 @@ class GradientLearner:
             self.target.flat.lerp_(self.online.flat, self.hyper.target_tau)
 
     def step(self, batch: Batch, noise: Noise) -> torch.Tensor:
-        """The part that runs on the device only: loss, gradient, optimizer. Returns the loss."""
+        """The part that runs on the device only: loss, gradient, optimizer. Returns the loss, summed."""
         out = self.loss(self.online.network, self.target.network, batch, noise)
-        loss = out.loss if batch.weight is None else out.loss * batch.weight
-        total = loss.mean(-1).sum()  # no gradient crosses from one seed to another
-        self.optimizer.step(total, self.hyper.lr)
-        self._metrics = {"loss": loss.detach(), **out.metrics}
-        return total.detach()
+        self.optimizer.step(out.loss, share(batch), self.hyper.lr)
+        self._metrics = {"loss": out.loss.detach(), **out.metrics}
+        return self._metrics["loss"].sum()
 
     def _target_is_due(self) -> bool:
         """Whether this update's lane step is the first past a multiple of ``target_period``."""
@@ -133,10 +133,7 @@ class GradientLearner:
 
     def metrics(self) -> dict[str, Array]:
         """Means [K] over the latest batch; waits for the device."""
-        return {
-            name: value.mean(-1).cpu().numpy().astype(np.float64)
-            for name, value in self._metrics.items()
-        }
+        return read_metrics(self._metrics, self.hyper.reward_scale)
 
     def state_dict(self) -> State:
         return {
@@ -167,6 +164,23 @@ class GradientLearner:
         self.optimizer.keep_from(before, kept)
         self._metrics = {name: value[kept] for name, value in self._metrics.items()}
         self.replay.keep(kept)
+
+
+def share(batch: Batch) -> torch.Tensor:
+    """[K, B] what each sample's loss counts: a mean over B, importance weights included."""
+    size = batch.action.shape[-1]
+    if batch.weight is None:
+        return torch.full_like(batch.reward, 1.0 / size)
+    return batch.weight / size
+
+
+def read_metrics(metrics: dict[str, torch.Tensor], reward_scale: float) -> dict[str, Array]:
+    """Means [K] of per-sample metrics [K, B]; all but the loss in raw reward units."""
+    units = {name: 1.0 if name == "loss" else reward_scale for name in metrics}
+    return {
+        name: value.mean(-1).cpu().numpy().astype(np.float64) / units[name]
+        for name, value in metrics.items()
+    }
 
 
 def keep_seeds(parameters: FlatParameters, seeds: list[int]) -> nn.Module:

@@ -27,23 +27,25 @@ class FlatAdam:
         self.square = torch.zeros_like(flat)
         self.count = torch.zeros((), device=flat.device)
 
-    def step(self, loss: Tensor, lr: float) -> None:
-        """One step down the gradient of ``loss``, a sum over seeds that share no parameter."""
-        gradients = torch.autograd.grad(loss, self.parameters.leaves)
+    def step(self, loss: Tensor, share: Tensor, lr: float) -> None:
+        """One step down the gradient of ``sum(share * loss)``.
+
+        Args:
+            loss: [K, B] per sample; seeds share no parameter, so none feels another's loss.
+            share: [K, B] what each sample counts: 1 / B, times its weight.
+            lr: step size.
+        """
+        gradients = torch.autograd.grad(loss, self.parameters.leaves, share)
         with torch.no_grad():
             torch._foreach_copy_(self.grad_views, gradients)
-            self._clip()
+            # each seed's gradient to a norm of at most the bound, as `clip_grad_norm_` does
+            self.grad.renorm_(2, 0, self.max_grad_norm)
             self.count += 1
             torch._fused_adam_(
                 [self.parameters.flat], [self.grad], [self.mean], [self.square], [], [self.count],
                 lr=lr, beta1=0.9, beta2=0.999, weight_decay=0.0, eps=self.eps,
                 amsgrad=False, maximize=False,
             )  # fmt: skip
-
-    def _clip(self) -> None:
-        """Scale each seed's gradient to at most ``max_grad_norm``, as `clip_grad_norm_` does."""
-        norm = torch.linalg.vector_norm(self.grad, dim=1, keepdim=True)
-        self.grad.mul_((self.max_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
 
     def state_dict(self) -> State:
         return {"mean": self.mean, "square": self.square, "count": self.count}

@@ -31,7 +31,7 @@ from agents.contract import (
 from agents.device import read_if_free
 from agents.exploration import linear
 from agents.hyper import at_least, check, positive, unit
-from agents.learner import keep_seeds
+from agents.learner import keep_seeds, read_metrics, share
 from agents.networks import FlatParameters, QNetwork, initialise
 from agents.optimizer import FlatAdam
 from agents.q_actor import QActor
@@ -87,11 +87,8 @@ class PQNConfig:
         del target, noise  # there is no target network and nothing random
         q_tm1 = td.select(online(batch.obs), batch.action)
         goal = batch.extras["returns"]
-        metrics = {
-            "td_error": (goal - q_tm1).detach().abs() / self.reward_scale,
-            "q_mean": q_tm1.detach() / self.reward_scale,
-            "target_mean": goal / self.reward_scale,
-        }
+        td_error = (goal - q_tm1.detach()).abs()
+        metrics = {"td_error": td_error, "q_mean": q_tm1.detach(), "target_mean": goal}
         return LossOut(td.squared(q_tm1, goal), metrics)
 
 
@@ -112,6 +109,7 @@ class PQNLearner:
         self._rows: dict[str, torch.Tensor] = {}  # of the newest rollout, each [K, T n, ...]
         self._pending: list[Array] = []  # minibatches still to be fitted, each [K, B] row numbers
         self._metrics: dict[str, torch.Tensor] = {}
+        self._weight = torch.ones(len(self.generators), 1)  # of the rows behind the metrics
 
     def _adopt(self, network: QNetwork) -> None:
         self.online = FlatParameters(network)
@@ -153,12 +151,11 @@ class PQNLearner:
         reward, discount = reward_and_discount(
             rollout.reward, rollout.terminated, c.gamma, c.reward_scale, c.reward_clip or math.inf
         )
-        lambda_t = c.lambda_ * (1.0 - rollout.done)
-        columns = (
+        trace = c.lambda_ * (1.0 - rollout.done)  # an end of either kind cuts it
+        r_t, discount_t, lambda_t = (
             torch.from_numpy(np.asarray(x, np.float32)).to(self.device).view(-1, *v.shape[1:])
-            for x in (reward, discount, lambda_t)
+            for x in (reward, discount, trace)
         )
-        r_t, discount_t, lambda_t = columns
         return multistep.lambda_returns(r_t, discount_t, v[1:], lambda_t)
 
     def _minibatches(self, rows: int) -> list[Array]:
@@ -201,14 +198,14 @@ class PQNLearner:
         )  # fmt: skip
 
     def step(self, batch: Batch, noise: Noise) -> torch.Tensor:
-        """The part that runs on the device only. Ignored rows have weight 0. Returns the loss."""
+        """The part that runs on the device only. Ignored rows have weight 0. Returns the loss, summed."""
         out = self.config.loss(self.network, self.network, batch, noise)
-        loss = out.loss * batch.weight
-        total = loss.mean(-1).sum()
         c = self.config
-        self.optimizer.step(total, linear(self.lane_steps, c.lr, c.lr_end, c.lr_steps))
-        self._metrics = {"loss": loss.detach(), **out.metrics}
-        return total.detach()
+        lr = linear(self.lane_steps, c.lr, c.lr_end, c.lr_steps)
+        self.optimizer.step(out.loss, share(batch), lr)
+        self._metrics = {"loss": out.loss.detach(), **out.metrics}
+        self._weight = torch.ones_like(out.loss) if batch.weight is None else batch.weight
+        return self._metrics["loss"].sum()
 
     def params(self) -> Params:
         """The parameters and ε at the clock."""
@@ -218,11 +215,12 @@ class PQNLearner:
         return Params(self.version, self.lane_steps, tensors, {"epsilon": epsilon})
 
     def metrics(self) -> dict[str, Array]:
-        """Means [K] over the latest minibatch; waits for the device."""
-        return {
-            name: value.mean(-1).cpu().numpy().astype(np.float64)
+        """Means [K] over the rows of the latest minibatch that count; waits for the device."""
+        counted = {
+            name: value * (self._weight / self._weight.mean(-1, keepdim=True))
             for name, value in self._metrics.items()
         }
+        return read_metrics(counted, self.config.reward_scale)
 
     def state_dict(self) -> State:
         """Taken between rollouts: all minibatches are fitted."""
@@ -231,6 +229,7 @@ class PQNLearner:
             "optimizer": self.optimizer.state_dict(),
             "generators": [generator.bit_generator.state for generator in self.generators],
             "metrics": dict(self._metrics),
+            "weight": self._weight,
             "updates": self.updates,
             "lane_steps": self.lane_steps,
             "version": self.version,
@@ -242,6 +241,7 @@ class PQNLearner:
         for generator, saved in zip(self.generators, state["generators"], strict=True):
             generator.bit_generator.state = saved
         self._metrics = {name: torch.as_tensor(v) for name, v in state["metrics"].items()}
+        self._weight = torch.as_tensor(state["weight"])
         self.updates, self.lane_steps = state["updates"], state["lane_steps"]
         self.version = state["version"]
 
@@ -254,6 +254,7 @@ class PQNLearner:
         self.optimizer.keep_from(before, kept)
         self.generators = [self.generators[k] for k in kept]
         self._metrics = {name: value[kept] for name, value in self._metrics.items()}
+        self._weight = self._weight[kept]
 
 
 def make_network(config: PQNConfig, spec: Spec, seeds: int, device: torch.device) -> QNetwork:

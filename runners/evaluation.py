@@ -92,7 +92,7 @@ class Evaluator:
         steps = 0
         while playing.any() and steps < self.limit:
             actions, state, _ = actor.act(obs, first, {}, state, False)
-            for k in np.flatnonzero(playing.any(axis=1)):
+            for k in np.flatnonzero(playing.any(axis=1)).tolist():
                 obs[k], reward, terminated, truncated, _ = envs[k].step(actions[k])
                 totals[k] += reward * playing[k]
                 playing[k] &= ~(terminated | truncated)

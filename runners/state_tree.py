@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 Arrays = dict[str, Array]
 
-TIMES = ("seconds", "env_steps_per_s", "updates_per_s")
+TIMES = (
+    "seconds", "solved_seconds", "env_steps_per_s", "lane_steps_per_s", "updates_per_s",
+)  # fmt: skip
 """What two runs of the same bits may differ in."""
 
 _ARRAY, _TENSOR, _FLOAT = "$array", "$tensor", "$float"

@@ -56,6 +56,10 @@ def run(
     threshold = threshold_of(config.env)
     if fresh:
         run_folder.set_aside(out, run_name(config))
+    if tensorboard:
+        from runners.tensorboard import require
+
+        require()
     folder = run_folder.create_run(out, run_name(config), to_json(config))
     folder.record_start(sys.argv, seeds=list(seeds))
     with one_thread():

@@ -256,7 +256,11 @@ class RolloutWorker:
             "steps_done": self.steps_done,
         }
         if self.resumable:
-            state["simulators"] = {f"{k}.{b}": env.get_state() for k, b, env in self._blocks()}
+            state["simulators"] = {
+                f"{k}.{b}": env.get_state()
+                for k, b, env in self._blocks()
+                if isinstance(env, Resumable)
+            }
         return state
 
     def load_state_dict(self, state: State) -> None:
@@ -273,7 +277,8 @@ class RolloutWorker:
         self.pending_reset, self.steps_done = state["pending_reset"], state["steps_done"]
         if self.resumable:
             for k, b, env in self._blocks():
-                env.set_state(state["simulators"][f"{k}.{b}"])
+                if isinstance(env, Resumable):
+                    env.set_state(state["simulators"][f"{k}.{b}"])
 
     def keep(self, seeds: Sequence[int]) -> None:
         """Go on with the seeds at these positions only; the others' simulators are closed."""

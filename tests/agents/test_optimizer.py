@@ -33,7 +33,8 @@ def test_twenty_steps_are_those_of_torch():
         obs = torch.randn(3, 16, 3, generator=generator)
         goal = torch.randn(3, 16, 2, generator=generator)
         scale = torch.tensor(SCALES)[:, None, None]
-        ours.step((scale * (flat.network(obs) - goal) ** 2).sum(), lr)
+        loss = scale * (flat.network(obs) - goal) ** 2
+        ours.step(loss, torch.ones_like(loss), lr)
         for k, (net, adam) in enumerate(zip(alone, theirs, strict=True)):
             adam.zero_grad()
             (SCALES[k] * (net(obs[k : k + 1]) - goal[k : k + 1]) ** 2).sum().backward()
@@ -53,7 +54,8 @@ def test_each_seed_is_clipped_by_its_own_norm():
     flat = FlatParameters(net)
     adam = FlatAdam(flat, 1.0, 1e-8)
     slope = torch.tensor([[[3.0, 4.0]], [[0.3, 0.4]]])
-    adam.step((net.head.weight * slope + 0.0 * net.head.bias).sum(), 0.1)
+    loss = net.head.weight * slope + 0.0 * net.head.bias
+    adam.step(loss, torch.ones_like(loss), 0.1)
     expected = torch.tensor([[[0.6, 0.8]], [[0.3, 0.4]]])
     torch.testing.assert_close(adam.grad_views[0], expected, atol=1e-5, rtol=0)
     # Adam's first step is lr towards the side that falls, whatever the gradient's size
@@ -64,9 +66,22 @@ def test_each_seed_is_clipped_by_its_own_norm():
 def test_the_moments_of_seeds_that_stay_are_kept(kept):
     flat = FlatParameters(network([0, 1, 2]))
     adam = FlatAdam(flat, 1.0, 1e-8)
-    adam.step((flat.network(torch.ones(3, 4, 3)) ** 2).sum(), 0.1)
+    loss = flat.network(torch.ones(3, 4, 3)) ** 2
+    adam.step(loss, torch.ones_like(loss), 0.1)
     other = FlatAdam(FlatParameters(network(kept)), 1.0, 1e-8)
     other.keep_from(adam, kept)
     assert torch.equal(other.mean, adam.mean[kept])
     assert torch.equal(other.square, adam.square[kept])
     assert other.count == adam.count == 1
+
+
+def test_a_share_multiplies_a_sample():
+    # d/dw of 2 * 3 w + 0 * 5 w
+    net = QNetwork(
+        Spec((1,), np.float32, 0, 1), 1, (), layer_norm=False, dueling=False,
+        device=torch.device("cpu"),
+    )  # fmt: skip
+    adam = FlatAdam(FlatParameters(net), 100.0, 1e-8)
+    loss = net(torch.tensor([[[3.0], [5.0]]])).squeeze(-1)
+    adam.step(loss, torch.tensor([[2.0, 0.0]]), 0.1)
+    assert adam.grad_views[0].item() == 6.0

@@ -626,6 +626,30 @@ def test_a_full_disk_at_every_point(tmp_path, monkeypatch):
     assert n > 120
 
 
+def test_a_removal_that_is_cut_short_leaves_no_half_checkpoint(run, monkeypatch):
+    save_at(run, 0)
+    save_at(run, 10)
+
+    def cut_short(folder):
+        (folder / "state.json").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shutil, "rmtree", cut_short)
+        save_at(run, 20)
+    assert load_newest(run, GROUP).lane_steps == 20
+    for path in (run.group(GROUP) / "checkpoints").glob("step-*"):
+        assert (path / "state.json").exists()
+
+
+def test_what_a_dead_process_of_the_same_number_left_is_no_hindrance(run):
+    left = run.group(GROUP) / "checkpoints" / f".tmp-{os.getpid()}"
+    left.mkdir(parents=True)
+    (left / "state.json").write_text("half")
+    save_at(run, 0)
+    assert steps(run) == ["step-000000000000"]
+
+
 def test_a_failed_save_gives_its_space_back(run, monkeypatch):
     replay = ToyReplay()
     replay.head = 6
