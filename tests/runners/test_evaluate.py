@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from agents import planning
-from runners import weights
+from runners import results, train, weights
 from runners.errors import BadInput
 from runners.evaluate import Evaluation, evaluate, main, print_evaluation
 from runners.evaluation import Purpose
 from runners.policy import open_setting
+from runners.resolve import make_config
 from runners.run_folder import RunFolder, create_run
 from runners.stats import t_interval
 
@@ -43,6 +44,17 @@ def test_a_seed_and_the_last_weights(lake):
     assert (
         evaluate(lake, [1], 10).returns.tolist() == evaluate(lake, episodes=10).returns[1:].tolist()
     )
+
+
+def test_double_q_learnings_value_is_the_mean_of_its_tables(tmp_path):
+    config = make_config("double_q", "FrozenLake-v1", steps=2_000, initial_value=0.5)
+    run = train.run(config, [0], tmp_path)
+    setting, params = open_setting(run), weights.load_weights(run.seed(0).last)
+    a, b = params.tensors["q"][0].numpy()
+    assert (a != b).any()
+    assert results.state_values(setting, params, 1, 16)[0].tolist() == ((a + b) / 2).tolist()
+    error = planning.max_q_error(setting.mdp, (a + b) / 2, config.hyper.gamma)
+    assert evaluate(run, episodes=1, last=True).max_q_error == [pytest.approx(error)]
 
 
 def test_the_exact_value_is_the_mean_of_many_episodes(lake):

@@ -63,6 +63,18 @@ def test_the_state_is_carried_and_begins_where_first_says(lake):
     assert policy(np.zeros(3, int)).tolist() == [0, 0, 0]  # other lanes: all begin
 
 
+def test_the_actor_sees_what_it_saw_in_training(cartpole):
+    seen = []
+
+    class Spy(Recorder):
+        def act(self, obs, first, facts, state, explore):
+            seen.append((obs.dtype, obs.flags.c_contiguous, obs.shape))
+            return super().act(obs, first, facts, state, explore)
+
+    runners.Policy(Spy(), open_setting(cartpole).spec)(np.zeros((4, 2)).T)
+    assert seen == [(np.dtype(np.float32), True, (1, 2, 4))]
+
+
 @pytest.mark.parametrize(
     ("obs", "words"),
     [
