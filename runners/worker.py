@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
+from gymnasium import spaces
 
 from agents.contract import Actor, Array, Params, Rollout, State
 from envs.contract import (
@@ -83,6 +84,13 @@ class RolloutWorker:
         self.terminated = np.zeros((rows, *shape), np.bool_)
         self.truncated = np.zeros((rows, *shape), np.bool_)
         self.done_before = np.zeros(shape, np.bool_)  # in the row before row 0
+        space = self.simulators[0][0].single_observation_space
+        if isinstance(space, spaces.Box):  # a row's bounds, laid out like the row
+            lanes = int(np.prod(shape))
+            self.low, self.high = (
+                np.tile(space.low.ravel(), lanes),
+                np.tile(space.high.ravel(), lanes),
+            )
         self.facts: dict[str, Array] = {}
         self.step_facts: dict[str, Array] = {}
         self.extras: dict[str, Array] = {}
@@ -215,18 +223,17 @@ class RolloutWorker:
 
     def _check(self, rollout: Rollout) -> None:
         """Look at whole arrays once a rollout; the lane is searched only when one is bad."""
-        if not np.isfinite(rollout.reward).all():
+        if not _finite(rollout.reward):
             t, lane = np.argwhere(~np.isfinite(rollout.reward))[0]
             self._bad_number(t, lane, f"the reward is {rollout.reward[t, lane]}")
         if rollout.obs.dtype.kind != "f":
             return
-        if not np.isfinite(rollout.obs).all():
+        if not _finite(rollout.obs):
             t, lane = np.argwhere(~np.isfinite(rollout.obs))[0][:2]
             self._bad_number(t - 1, lane, f"the observation is {rollout.obs[t, lane]}")
         if not self.range_warned:
-            space = self.simulators[0][0].single_observation_space
-            low, high = getattr(space, "low", -np.inf), getattr(space, "high", np.inf)
-            outside = int(((rollout.obs < low) | (rollout.obs > high)).sum())
+            flat = rollout.obs.reshape(len(rollout.obs), -1)
+            outside = np.count_nonzero(flat < self.low) + np.count_nonzero(flat > self.high)
             if outside:
                 self.range_warned = True
                 told = f"{outside} numbers of a rollout lie outside the observation space"
@@ -303,3 +310,10 @@ class RolloutWorker:
         """Close the simulators."""
         for _, _, env in self._blocks():
             env.close()
+
+
+def _finite(numbers: Array) -> bool:
+    """Whether all are finite. A finite sum says so at once; an infinite one may have overflowed."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = numbers.sum()
+    return bool(np.isfinite(total) or np.isfinite(numbers).all())

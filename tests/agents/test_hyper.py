@@ -81,6 +81,12 @@ def test_ranges_print_their_open_ends():
     assert str(Range(-1, 1)) == "a number in [-1, 1]"
 
 
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_no_range_holds_what_is_not_finite(value):
+    assert value not in Range()
+    assert value not in at_least(-1)
+
+
 def test_an_annotation_that_cannot_be_checked_is_the_authors_mistake():
     @dataclass
     class Odd:

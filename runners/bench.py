@@ -1,0 +1,358 @@
+"""``python -m runners.bench``: how fast is it here, and against what?
+
+Every figure stands beside what it is compared with, measured in the same run, in turns, so that a
+machine that is busy at times slows both. Ratios are what to quote.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from runners.errors import BadInput, RunFailed, command, nearest
+
+if TYPE_CHECKING:
+    from agents.contract import Learner
+    from runners.config import RunConfig
+    from runners.sources import Source
+
+ROUNDS = 5
+
+
+class Row(NamedTuple):
+    """One figure and what it is compared with."""
+
+    what: str
+    figure: str
+    against: str
+    ratio: float | None = None
+
+
+def turns(*works: Callable[[], float], rounds: int = ROUNDS) -> list[float]:
+    """The median of each work's rates, the works taken in turns."""
+    rates: list[list[float]] = [[] for _ in works]
+    for _ in range(rounds):
+        for work, seen in zip(works, rates, strict=True):
+            seen.append(work())
+    return [statistics.median(seen) for seen in rates]
+
+
+def timed(work: Callable[[], Any], count: float) -> float:
+    """``count`` a second."""
+    start = time.perf_counter()
+    work()
+    return count / (time.perf_counter() - start)
+
+
+class Loop:
+    """A learner and its source without records, evaluations or checkpoints."""
+
+    def __init__(self, config: RunConfig, seeds: int) -> None:
+        from runners import group
+
+        setting = group.make_setting(config)
+        self.config = config
+        self.learner: Learner = group.make_learner(setting, range(seeds))
+        self.source: Source = group.make_source(setting, range(seeds), self.learner)
+        self.source.publish(self.learner.params())
+
+    def run(self, rollouts: int) -> None:
+        """The loop of `runners.loop`, for so many rollouts."""
+        from runners.sources import Plan
+
+        plan = Plan(self.config.rollout_length, None)
+        for _ in range(rollouts):
+            self.learner.observe(self.source.next(plan))
+            for _ in range(self.learner.updates_due()):
+                self.learner.update()
+            self.source.publish(self.learner.params())
+
+    def update(self, times: int) -> None:
+        """Updates alone."""
+        for _ in range(times):
+            self.learner.update()
+
+
+# -- Time until solved ---------------------------------------------------------------------------
+
+
+def bench_solve() -> list[Row]:
+    """CartPole from process start to the last line, ten fresh seeds; then ten seeds at once."""
+    rows = []
+    for agent in ("pqn", "dqn"):
+        times = [_solve(agent, seed, 1) for seed in range(1000, 1010)]
+        solved = [seconds for seconds, count in times if count]
+        seconds = [t for t, _ in times]
+        rows.append(
+            Row(
+                f"{agent}: one seed of CartPole-v1, a process each",
+                f"{len(solved)} of 10 solved, median {statistics.median(seconds):.2f} s",
+                f"slowest {max(seconds):.2f} s",
+            )
+        )
+    seconds_all, count = _solve("pqn", 1000, 10)
+    figure = f"{count} of 10 solved, {seconds_all:.1f} s"
+    rows.append(Row("pqn: ten seeds in one process", figure, "process start to last line"))
+    return rows
+
+
+def _solve(agent: str, seed: int, seeds: int) -> tuple[float, int]:
+    """Seconds of a whole training, and how many seeds it solved."""
+    from runners.run_folder import RunFolder
+
+    with tempfile.TemporaryDirectory() as out:
+        start = time.perf_counter()
+        done = subprocess.run(
+            [
+                sys.executable, "-m", "runners.train", agent, "--env", "CartPole-v1",
+                "--until-solved", "--seed", str(seed), "--seeds", str(seeds), "--out", out,
+                "--quiet",
+            ],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        seconds = time.perf_counter() - start
+        if done.returncode:
+            raise RunFailed(f"{agent}, seed {seed}: {done.stderr.strip()}")
+        from pathlib import Path
+
+        summary = RunFolder(Path(done.stdout.strip())).summary() or {}
+        return seconds, sum(at is not None for at in summary["solved_at"]["env_steps"])
+
+
+# -- DQN beside Stable-Baselines3 ----------------------------------------------------------------
+
+
+def bench_sb3() -> list[Row]:
+    """Network, batch and replay ratio of Stable-Baselines3's DQN; environment steps a second."""
+    rows = []
+    for hidden in ((64, 64), (256, 256)):
+        ours = _ours(hidden)
+        single, eight = _theirs(hidden, 1), _theirs(hidden, 8)
+        mine, one, many = turns(ours, single, eight)
+        name = f"dqn {hidden[0]}x{hidden[1]}, batch 64, an update every 2 steps"
+        rows.append(Row(name, f"{mine:,.0f} steps/s", f"SB3, 1 env: {one:,.0f}", mine / one))
+        rows.append(Row("", "", f"SB3, 8 envs: {many:,.0f}", mine / many))
+    return rows
+
+
+def _ours(hidden: tuple[int, ...]) -> Callable[[], float]:
+    from runners.resolve import make_config
+
+    config = make_config(
+        "dqn", "CartPole-v1", hidden=hidden, batch_size=64, replay_ratio=0.5, double=False,
+        learning_starts=1_000, lanes=8, rollout_length=16, steps=10**6,
+    )  # fmt: skip
+    loop = Loop(config, 1)
+    loop.run(20)
+    return lambda: timed(lambda: loop.run(10), 10 * 16 * 8)
+
+
+def _theirs(hidden: tuple[int, ...], envs: int) -> Callable[[], float]:
+    """SB3 with ``envs`` environments; the same updates a step."""
+    from stable_baselines3 import DQN
+    from stable_baselines3.common.env_util import make_vec_env
+
+    # train_freq counts calls of the vector environment, gradient_steps updates after them
+    frequency, updates = (2, 1) if envs == 1 else (1, envs // 2)
+    model = DQN(
+        "MlpPolicy", make_vec_env("CartPole-v1", envs), learning_starts=1_000, batch_size=64,
+        train_freq=frequency, gradient_steps=updates, policy_kwargs={"net_arch": list(hidden)},
+        device="cpu",
+    )  # fmt: skip
+    model.learn(1_600)
+    return lambda: timed(lambda: model.learn(1_280, reset_num_timesteps=False), 1_280)
+
+
+# -- Groups of seeds -----------------------------------------------------------------------------
+
+
+def bench_group() -> list[Row]:
+    """Updates of eight seeds together against one seed at a time (64x64, batch 64)."""
+    from runners.resolve import make_config
+
+    config = make_config(
+        "dqn", "CartPole-v1", batch_size=64, double=False, lanes=8, rollout_length=16, steps=10**6
+    )
+    loops = {seeds: Loop(config, seeds) for seeds in (1, 8)}
+
+    def updates(seeds: int) -> Callable[[], float]:
+        loop = loops[seeds]
+        loop.run(20)
+        return lambda: timed(lambda: loop.update(300), 300 * seeds)
+
+    one, eight = turns(updates(1), updates(8))
+    return [
+        Row(
+            "dqn: 8 seeds in a group, seeds x updates a second",
+            f"{eight:,.0f}", f"1 seed: {one:,.0f}", eight / one,
+        )
+    ]  # fmt: skip
+
+
+# -- Tabular -------------------------------------------------------------------------------------
+
+
+def bench_frozenlake() -> list[Row]:
+    """The fused source against the bare numba loop with the same draws, and two cores' worth."""
+    try:
+        from tests import reference
+    except ImportError as error:
+        raise BadInput(
+            "frozenlake: compares with tests/reference.py; run it in a checkout"
+        ) from error
+    from envs.tabular import TabularVectorEnv
+    from runners.resolve import make_config
+
+    settings: dict[str, Any] = {
+        "lr": 0.1, "lr_end": 0.1, "epsilon_start": 0.1, "epsilon_end": 0.1, "epsilon_steps": 0,
+        "lanes": 1, "rollout_length": 16_384, "steps": 10**9,
+    }  # fmt: skip
+    config = make_config("q_learning", "FrozenLake8x8-v1", **settings)
+    one, many = Loop(config, 1), Loop(config, 8)
+    env: Any = TabularVectorEnv(one.source.simulators[0].mdp, 1, 0)  # type: ignore[attr-defined]
+    q = np.zeros((env.mdp.num_states, env.mdp.num_actions))
+    steps = 16_384 * 60
+    rngs = np.random.default_rng(1), np.random.default_rng(2)
+
+    def bare() -> None:
+        reference.fused_q_learning(steps, env.tables, *rngs, q, 0.1, config.hyper.gamma, 0.1)
+
+    for warm in (lambda: one.run(1), lambda: many.run(1), bare):
+        warm()
+    ours, bound, eight = turns(
+        lambda: timed(lambda: one.run(60), steps),
+        lambda: timed(bare, steps),
+        lambda: timed(lambda: many.run(60), 8 * steps),
+    )
+    against = f"bare numba loop: {bound / 1e6:.1f} M"
+    return [
+        Row("q_learning on FrozenLake8x8, 1 seed", f"{ours / 1e6:.1f} M steps/s", against, ours / bound),
+        Row("8 seeds", f"{eight / 1e6:.1f} M steps/s", f"1 seed: {ours / 1e6:.1f} M", eight / ours),
+    ]  # fmt: skip
+
+
+# -- The rollout worker --------------------------------------------------------------------------
+
+
+class RandomActor:
+    """Uniform actions, so that a worker's own cost shows."""
+
+    def __init__(self, generators: Sequence[np.random.Generator], num_actions: int) -> None:
+        self.generators, self.num_actions = generators, num_actions
+
+    def initial_state(self, lanes: int) -> dict[str, Any]:
+        """None."""
+        del lanes
+        return {}
+
+    def act(self, obs: Any, first: Any, facts: Any, state: Any, explore: bool) -> Any:
+        """Uniform actions [K, n]."""
+        del first, facts, explore
+        actions = np.empty(obs.shape[:2], np.int64)
+        for k, generator in enumerate(self.generators):
+            # bytes are drawn several to a word
+            actions[k] = generator.integers(self.num_actions, size=obs.shape[1], dtype=np.uint8)
+        return actions, state, {}
+
+    def load_params(self, params: Any) -> None:
+        """Nothing to load."""
+
+
+def bench_worker() -> list[Row]:
+    """The worker around native CartPole at 1,024 lanes with random actions, against it bare."""
+    import envs
+    from envs.contract import spec_of
+    from runners.sources import Plan
+    from runners.worker import RolloutWorker
+
+    lanes, length = 1_024, 16
+    bare = envs.make("CartPole-v1", lanes, 0)
+    bare.reset()
+    actions = np.random.default_rng(0).integers(2, size=(length, lanes))
+    worker = RolloutWorker(
+        "CartPole-v1", spec_of(bare), [0], 1, lambda seed, _: envs.make("CartPole-v1", lanes, seed),
+        lambda generators: RandomActor(generators, 2), max_rows=length, reward_dtype=np.float32,
+    )  # fmt: skip
+
+    def step_bare() -> None:
+        for turn in range(20 * length):
+            bare.step(actions[turn % length])
+
+    def collect() -> None:
+        for _ in range(20):
+            worker.collect(Plan(length, None), 0)
+
+    step_bare()
+    collect()
+    count = 20 * length * lanes
+    ours, bound = turns(lambda: timed(collect, count), lambda: timed(step_bare, count), rounds=9)
+    against = f"bare simulator: {bound / 1e6:.2f} M"
+    return [
+        Row("worker, CartPole, 1,024 lanes", f"{ours / 1e6:.2f} M steps/s", against, ours / bound)
+    ]
+
+
+def bench_help() -> list[Row]:
+    """The help of the command line, which must not wait for torch."""
+
+    def run(*arguments: str) -> float:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, *arguments], capture_output=True, check=True)
+        return time.perf_counter() - start
+
+    ours, python = turns(
+        lambda: run("-m", "runners.train", "--help"), lambda: run("-c", "import torch")
+    )
+    return [Row("train --help", f"{ours:.2f} s", f"import torch: {python:.2f} s", ours / python)]
+
+
+SUBJECTS: dict[str, Callable[[], list[Row]]] = {
+    "help": bench_help,
+    "worker": bench_worker,
+    "frozenlake": bench_frozenlake,
+    "group": bench_group,
+    "sb3": bench_sb3,
+    "solve": bench_solve,
+}
+
+
+@command
+def main(argv: Sequence[str]) -> int:
+    """Measure the subjects that are named, or all, and print a table."""
+    about = "\n".join(f"  {name:11} {work.__doc__}" for name, work in SUBJECTS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m runners.bench", description="Measure speed beside what it is compared with.",
+        epilog=f"subjects:\n{about}", formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument(
+        "subjects", nargs="*", metavar="SUBJECT", help="what to measure; all if none"
+    )
+    named = parser.parse_args(argv).subjects
+    for name in named:
+        if name not in SUBJECTS:
+            raise BadInput(f"{name!r}: no such subject{nearest(name, SUBJECTS)}")
+    import torch
+
+    from runners import provenance
+
+    torch.set_num_threads(1)
+    machine = provenance.machine()
+    sys.stdout.write(f"{machine['cpu']}, {machine['cores']} cores, torch {torch.__version__}\n")
+    for name in named or SUBJECTS:
+        for row in SUBJECTS[name]():
+            ratio = "" if row.ratio is None else f"x {row.ratio:.2f}"
+            sys.stdout.write(f"{row.what:52} {row.figure:32} {row.against:30} {ratio}\n")
+            sys.stdout.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,218 @@
+"""The worker against simulators that misbehave, and where it puts facts."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from envs.contract import SimulatorError, spec_of
+from runners.sources import Plan
+from runners.worker import RolloutWorker
+from tests.scripted import RandomActor, ScriptedEnv
+
+
+class Faulty(ScriptedEnv):
+    """Keeps the contract until its step number ``at`` (from 0); then ``fault`` changes the result."""
+
+    def __init__(self, lanes, seed, fault, at=0):
+        super().__init__(lanes, seed, limit=100, p_end=0.0)
+        self.fault, self.at, self.steps = fault, at, 0
+
+    def step(self, actions):
+        result = super().step(actions)
+        self.steps += 1
+        return self.fault(*result) if self.steps == self.at + 1 else result
+
+
+def well(*result):
+    return result
+
+
+def worker(make, seeds=(0,), blocks=1, max_rows=4):
+    return RolloutWorker(
+        "Faulty-v0", spec_of(ScriptedEnv(1, 0, 1, 0.0)), seeds, blocks, make, RandomActor,
+        max_rows=max_rows, reward_dtype=np.float32,
+    )  # fmt: skip
+
+
+def raises(obs, *rest):
+    raise ZeroDivisionError("somewhere inside")
+
+
+def nan_obs(obs, *rest):
+    obs[1, 0] = np.nan
+    return obs, *rest
+
+
+def nan_reward(obs, reward, *rest):
+    reward[1] = np.nan
+    return obs, reward, *rest
+
+
+def infinite_reward(obs, reward, *rest):
+    reward[1] = np.inf
+    return obs, reward, *rest
+
+
+BLOCK_FAULTS = {
+    "raises": (raises, "ZeroDivisionError: somewhere inside"),
+    "obs shape": (lambda obs, *rest: (obs[:, :1], *rest), r"float32\(2, 1\), not float32\(2, 2\)"),
+    "obs lanes": (lambda obs, *rest: (obs[:1], *rest), r"float32\(1, 2\), not float32\(2, 2\)"),
+    "obs dtype": (lambda obs, *rest: (obs.astype(np.float64), *rest), r"float64\(2, 2\), not f"),
+    "reward shape": (lambda obs, reward, *rest: (obs, reward[:1], *rest), r"shape is \(1,\)"),
+}
+LANE_FAULTS = {
+    "NaN observation": (nan_obs, "observation is"),
+    "NaN reward": (nan_reward, "the reward is nan"),
+    "infinite reward": (infinite_reward, "the reward is inf"),
+}
+
+
+@pytest.mark.parametrize(("fault", "told"), BLOCK_FAULTS.values(), ids=BLOCK_FAULTS)
+def test_a_fault_of_a_block_names_its_first_lane_and_the_step(fault, told):
+    """Seed 1, block 1 of 2, two lanes a block: columns 6 and 7. Its sixth step is step 5."""
+    made = worker(
+        lambda seed, block: Faulty(2, seed, fault if (seed, block) == (1, 1) else well, at=5),
+        seeds=(0, 1),
+        blocks=2,
+    )
+    made.collect(Plan(4, None), 0)
+    with pytest.raises(SimulatorError, match=told) as caught:
+        made.collect(Plan(4, None), 0)
+    error = caught.value
+    assert (error.env_id, error.lane, error.step) == ("Faulty-v0", 6, 5)
+    assert "Faulty-v0: lane 6, step 5" in str(error)
+
+
+@pytest.mark.parametrize(("fault", "told"), LANE_FAULTS.values(), ids=LANE_FAULTS)
+def test_a_bad_number_is_found_in_its_lane_and_step(fault, told):
+    made = worker(
+        lambda seed, block: Faulty(2, seed, fault if (seed, block) == (1, 1) else well, at=5),
+        seeds=(0, 1),
+        blocks=2,
+    )
+    made.collect(Plan(4, None), 0)
+    with pytest.raises(SimulatorError, match=told) as caught:
+        made.collect(Plan(4, None), 0)
+    assert (caught.value.lane, caught.value.step) == (7, 5)
+
+
+def test_the_cause_stays_attached():
+    made = worker(lambda seed, block: Faulty(2, seed, raises))
+    with pytest.raises(SimulatorError) as caught:
+        made.collect(Plan(1, None), 0)
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+class Narrow(ScriptedEnv):
+    """Observations are counted upwards; the space says that they stay below 5."""
+
+    def __init__(self, lanes, seed):
+        super().__init__(lanes, seed, limit=100, p_end=0.0)
+        self.single_observation_space = spaces.Box(0.0, 5.0, (2,), np.float32)
+
+
+def test_values_outside_the_space_are_told_once():
+    made = worker(lambda seed, block: Narrow(1, seed))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made.collect(Plan(4, None), 0)  # numbers 1 to 5
+    # the rows of the second rollout hold 5 to 9: four numbers are too large
+    with pytest.warns(UserWarning, match="Faulty-v0: 4 numbers of a rollout lie outside"):
+        made.collect(Plan(4, None), 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made.collect(Plan(4, None), 0)
+
+
+class Facts(ScriptedEnv):
+    """The mask of every observation is its number; a life was lost in the step to it, its number."""
+
+    def reset(self, **arguments):
+        obs, _ = super().reset(**arguments)
+        return obs, {"action_mask": np.repeat(obs[:, :1], 3, axis=1), "other": obs}
+
+    def step(self, actions):
+        obs, *rest, _ = super().step(actions)
+        facts = {"action_mask": np.repeat(obs[:, :1], 3, axis=1), "life_loss": obs[:, 0] + 0.5}
+        return obs, *rest, facts
+
+
+def test_facts_stand_in_the_rows_that_they_describe():
+    made = worker(lambda seed, block: Facts(2, seed, limit=3, p_end=0.0), seeds=(0, 1), blocks=2)
+    for rows in (4, 1, 3):
+        rollout = made.collect(Plan(rows, None), 0)
+        assert set(rollout.facts) == {"action_mask"}
+        assert set(rollout.step_facts) == {"life_loss"}
+        # of an observation: in its own row, row T included, which is row 0 of the next rollout
+        assert rollout.facts["action_mask"].shape == (rows + 1, 8, 3)
+        assert (rollout.facts["action_mask"] == rollout.obs[..., :1]).all()
+        # of a step: in the row of the action that led to the observation
+        assert (rollout.step_facts["life_loss"] == rollout.obs[1:, :, 0] + 0.5).all()
+
+
+class Sees(RandomActor):
+    """Remembers what it was shown."""
+
+    def __init__(self, generators):
+        super().__init__(generators)
+        self.seen = []
+
+    def act(self, obs, first, facts, state, explore):
+        self.seen.append((obs.copy(), first.copy(), facts["action_mask"].copy(), explore))
+        action, state, _ = super().act(obs, first, facts, state, explore)
+        return action, {"count": state.get("count", 0) + 1}, {"log_prob": obs[..., 0] * 2}
+
+
+def test_the_actor_sees_each_row_and_its_extras_come_with_it():
+    spec = spec_of(ScriptedEnv(1, 0, 1, 0.0))
+    made = RolloutWorker(
+        "x", spec, (0,), 1, lambda seed, block: Facts(2, seed, limit=2, p_end=0.0), Sees,
+        max_rows=6, reward_dtype=np.float64,
+    )  # fmt: skip
+    one = made.collect(Plan(6, None), 5)
+    for t, (obs, first, mask, explore) in enumerate(made.actors[0].seen):
+        assert explore
+        assert (obs[0] == one.obs[t]).all()
+        assert (first[0] == one.first[t]).all()
+        assert (mask[0] == one.facts["action_mask"][t]).all()
+    assert (one.extras["log_prob"] == one.obs[:-1, :, 0] * 2).all()
+    assert one.reward.dtype == np.float64
+    assert one.version == 5
+    assert one.actor_state == {}
+    # the state at row 0 of the second rollout is the one that six rows have made
+    assert made.collect(Plan(1, None), 6).actor_state == {"0": {"count": 6}}
+
+
+def test_columns_are_seed_major():
+    made = worker(
+        lambda seed, block: ScriptedEnv(2, 0, 100, 0.0, base=1000 * seed + 100 * block),
+        seeds=(4, 2),
+        blocks=2,
+    )
+    opened = made.collect(Plan(1, None), 0).obs[0, :, 0]
+    assert opened.tolist() == [4001, 4002, 4101, 4102, 2001, 2002, 2101, 2102]
+
+
+def test_a_scheduled_reset_draws_from_block_and_checkpoint():
+    """Whoever resumes at checkpoint 3 begins the same episodes as whoever went on."""
+
+    class Seeded(ScriptedEnv):
+        def reset(self, *, seed=None, options=None):
+            self.given = [*getattr(self, "given", []), seed]
+            return super().reset(seed=seed)
+
+    def given(number, lane_rows):
+        made = worker(lambda seed, block: Seeded(1, seed, 100, 0.0), seeds=(0, 1), blocks=2)
+        made.collect(Plan(lane_rows, number), 0)
+        made.collect(Plan(1, None), 0)
+        return [env.given[1:] for row in made.simulators for env in row]
+
+    seeds = given(3, 2)
+    assert all(len(given) == 1 and given[0] is not None for given in seeds)
+    assert len({given[0] for given in seeds}) == 4
+    assert given(3, 4) == seeds
+    assert given(4, 2) != seeds
