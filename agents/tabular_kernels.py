@@ -7,18 +7,17 @@ for Double Q-learning, two.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from agents.replay.view import reward_and_discount
+from envs.kernel import inlined, kernel
 
 # Which target the table moves towards: plain numbers, since compiled code branches on them.
 Q_LEARNING, SARSA, EXPECTED_SARSA, DOUBLE_Q = range(4)
 
-_view = njit(inline="always")(reward_and_discount)
-kernel = njit(cache=True, nogil=True, error_model="numpy")
+_view = inlined()(reward_and_discount)
 
 
-@kernel
+@kernel()
 def linear(lane_steps, start, end, steps):  # type: ignore[no-untyped-def]
     """`exploration.linear`, in a kernel: the fused source asks for it at every row."""
     if lane_steps >= steps:
@@ -26,7 +25,7 @@ def linear(lane_steps, start, end, steps):  # type: ignore[no-untyped-def]
     return start + (end - start) * (lane_steps / steps)
 
 
-@kernel
+@inlined()
 def acting_value(q, state, action):  # type: ignore[no-untyped-def]
     """What the policy goes by: Q, or the sum of the two tables of Double Q-learning."""
     value = q[0, state, action]
@@ -35,33 +34,39 @@ def acting_value(q, state, action):  # type: ignore[no-untyped-def]
     return value
 
 
-@kernel
+@inlined()
+def best_action(q, state, draw):  # type: ignore[no-untyped-def]
+    """The action of the highest value; among several, the one that ``draw`` in [0, 1) falls on."""
+    num_actions = q.shape[2]
+    best = acting_value(q, state, 0)
+    for action in range(1, num_actions):
+        best = max(best, acting_value(q, state, action))
+    count = 0
+    for action in range(num_actions):
+        count += acting_value(q, state, action) == best
+    pick, found = int(draw * count), 0
+    for action in range(num_actions):
+        if acting_value(q, state, action) == best:
+            if pick == 0:
+                found = action
+                break
+            pick -= 1
+    return found
+
+
+@inlined()
 def choose(q, state, epsilon, explore_draw, action_draw):  # type: ignore[no-untyped-def]
     """ε-greedy with ties broken at random: always two draws, whatever is done with them.
 
     By the lowest index instead, an untrained agent on FrozenLake walks into the same wall for ever.
     """
-    num_actions = q.shape[2]
-    if explore_draw < epsilon:
-        return int(action_draw * num_actions)
-    best = acting_value(q, state, 0)
-    count = 1
-    for action in range(1, num_actions):
-        value = acting_value(q, state, action)
-        if value > best:
-            best, count = value, 1
-        elif value == best:
-            count += 1
-    pick = int(action_draw * count)
-    for action in range(num_actions):
-        if acting_value(q, state, action) == best:
-            if pick == 0:
-                return action
-            pick -= 1
-    return 0
+    action = int(action_draw * q.shape[2])
+    if explore_draw >= epsilon:
+        action = best_action(q, state, action_draw)
+    return action
 
 
-@kernel
+@kernel()
 def choose_lanes(q, states, epsilon, draws, actions):  # type: ignore[no-untyped-def]
     """`choose` for every lane of every seed: states and actions [K, n], draws [K, n, 2]."""
     for k in range(states.shape[0]):
@@ -71,7 +76,7 @@ def choose_lanes(q, states, epsilon, draws, actions):  # type: ignore[no-untyped
             )
 
 
-@kernel
+@inlined()
 def target(rule, q, table, reward, discount, state, action, epsilon, coin):  # type: ignore[no-untyped-def]
     """The value that Q moves towards: ``r + γ v``, where v is what the rule makes of the successor.
 
@@ -86,30 +91,22 @@ def target(rule, q, table, reward, discount, state, action, epsilon, coin):  # t
         epsilon: of the policy (Expected SARSA only).
         coin: a uniform number that breaks ties between maxima (Double Q-learning only).
     """
-    if rule == SARSA:  # SARSA: v = Q(s', a')
-        return reward + discount * q[table, state, action]
     num_actions = q.shape[2]
-    best, count, total = q[table, state, 0], 1, q[table, state, 0]
-    for a in range(1, num_actions):
-        value = q[table, state, a]
-        total += value
-        if value > best:
-            best, count = value, 1
-        elif value == best:
-            count += 1
-    if rule == EXPECTED_SARSA:  # Expected SARSA: v = (1 - ε) maxₐ Q + ε meanₐ Q
-        best = (1.0 - epsilon) * best + epsilon * (total / num_actions)
-    elif rule == DOUBLE_Q:  # Double Q-learning: v = Q_other(s', argmaxₐ Q(s', a))
-        pick = int(coin * count)
+    value = q[table, state, action]  # SARSA: v = Q(s', a')
+    if rule != SARSA:
+        for a in range(num_actions):  # Q-learning: v = maxₐ Q(s', a)
+            value = max(value, q[table, state, a])
+    if rule == EXPECTED_SARSA:  # Expected SARSA: v = (1 - ε) maxₐ Q(s', a) + ε meanₐ Q(s', a)
+        total = 0.0
         for a in range(num_actions):
-            if q[table, state, a] == best:
-                if pick == 0:
-                    return reward + discount * q[1 - table, state, a]
-                pick -= 1
-    return reward + discount * best
+            total += q[table, state, a]
+        value = (1.0 - epsilon) * value + epsilon * (total / num_actions)
+    elif rule == DOUBLE_Q:  # Double Q-learning: v = Q_other(s', argmaxₐ Q(s', a))
+        value = q[1 - table, state, best_action(q[table : table + 1], state, coin)]
+    return reward + discount * value
 
 
-@kernel
+@inlined()
 def learn(rule, q, lr, state, action, reward, discount, next_state, next_action, epsilon, coin):  # type: ignore[no-untyped-def]
     """``Q(s, a) ← Q(s, a) + α (target - Q(s, a))``; returns the target and the bracket.
 
@@ -126,7 +123,7 @@ def learn(rule, q, lr, state, action, reward, discount, next_state, next_action,
     return goal, error
 
 
-@kernel
+@inlined()
 def learn_row(  # type: ignore[no-untyped-def]
     rule, q, t, obs, first, action, reward, terminated, coins, waiting, gamma, lr, epsilon, sums
 ):
@@ -161,7 +158,7 @@ def learn_row(  # type: ignore[no-untyped-def]
         sums[3] += goal
 
 
-@kernel
+@kernel()
 def learn_rows(  # type: ignore[no-untyped-def]
     rule, q, obs, first, action, reward, terminated, coins, waiting, gamma, lr, epsilon, sums
 ):

@@ -17,10 +17,10 @@ from gymnasium import spaces
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
-from numba import njit
 
 from envs import mdps
 from envs.contract import Array, FiniteMDP, VectorSimulator
+from envs.kernel import inlined, kernel
 
 
 def make(env_id: str, num_envs: int, seed: int, options: Mapping[str, Any]) -> VectorSimulator:
@@ -70,14 +70,14 @@ def tables_of(mdp: FiniteMDP) -> Tables:
     )
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inlined()
 def first_state(tables: Tables, u: float) -> int:
     """The first state of an episode, drawn by ``u`` in [0, 1)."""
     state: int = np.searchsorted(tables.rho_cumulative, u, side="right")  # type: ignore[assignment]
     return state if state < tables.rho_cumulative.size else 0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inlined()
 def outcome(tables: Tables, u: float, state: int, action: int) -> tuple[int, float, bool]:
     """``(successor, reward, terminated)`` of ``action`` in ``state``, drawn by ``u`` in [0, 1)."""
     z = 0
@@ -90,13 +90,13 @@ def outcome(tables: Tables, u: float, state: int, action: int) -> tuple[int, flo
     )
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inlined()
 def sample_reset(tables: Tables, rng: np.random.Generator) -> int:
     """The first state of an episode; draws one number."""
     return first_state(tables, rng.random())
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inlined()
 def sample_step(
     tables: Tables, rng: np.random.Generator, state: int, action: int
 ) -> tuple[int, float, bool]:
@@ -104,7 +104,7 @@ def sample_step(
     return outcome(tables, rng.random(), state, action)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def _step_lanes(
     tables: Tables,
     uniform: Array,  # [N] float64, one draw a lane

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, TextIO
 
 from runners import stats
@@ -185,7 +185,7 @@ class RunParser(argparse.ArgumentParser):
         raise BadInput(f"{message}; see {self.prog} --help")
 
 
-def at_least(least: int) -> type[int]:
+def at_least(least: int) -> Callable[[str], int]:
     """What argparse is to turn a value into: a whole number from ``least`` on."""
 
     def read(text: str) -> int:
@@ -197,7 +197,7 @@ def at_least(least: int) -> type[int]:
             raise argparse.ArgumentTypeError(f"got {text}, takes a whole number from {least} on")
         return value
 
-    return read  # type: ignore[return-value]
+    return read
 
 
 def _parser() -> RunParser:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mimetypes
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import gymnasium
 
     from agents.contract import Array, Params
+    from envs.mdps import Layout
     from runners.group import Setting
     from runners.run_folder import RunFolder
 
@@ -34,13 +36,14 @@ Record greedy episodes of one seed of a run as a video, and print their returns.
 states lie on a map (FrozenLake, CliffWalking, RiverSwim, DeepSea) also, or where nothing draws the
 environment instead, write a picture of the map with the value and the greedy action of each state.
 
-The files go into the run folder, as watch-seed0.mp4 and values-seed0.png; their paths are the last
-lines printed."""
+The files go into the run folder, as watch-seed0.mp4 and values-seed0.png, or where --out says; their
+paths are the last lines printed."""
 
 EPILOG = """\
 examples:
   python -m runners.watch last
   python -m runners.watch pqn-CartPole --seed 3 --episodes 1 --format gif
+  python -m runners.watch elsewhere/pqn-CartPole-v1-0123456789 --last --out pictures/pole.mp4
 
 exit status: 0 done, 2 bad input or an environment that cannot be drawn, 4 disk"""
 
@@ -54,6 +57,7 @@ class Watched(NamedTuple):
     returns: list[float]  # of the episodes in the video
     files: list[Path]
     cut_after: int | None = None  # steps, where an episode did not end by itself
+    no_video: str | None = None  # why there is none
 
 
 def watch(
@@ -63,7 +67,7 @@ def watch(
     last: bool = False,
     episodes: int = 3,
     out: str | Path | None = None,
-    format: str = "mp4",
+    format: str | None = None,
     fps: float | None = None,
 ) -> Watched:
     """Record a seed's greedy policy.
@@ -73,33 +77,48 @@ def watch(
         seed: whose policy; the first seed of the run where none is named.
         last: take the last weights, not the best.
         episodes: how many to record, one after the other.
-        out: where the files go; the run folder where nothing is named.
-        format: mp4 or gif.
+        out: the folder for the files, or the video's own name, ending in .mp4 or .gif; the run
+            folder where nothing is named.
+        format: mp4 or gif; mp4 where nothing is named.
         fps: frames a second; the environment's own where none is named.
 
     Raises:
         BadInput: no such seed, no weights yet, or an environment of which no picture can be made.
     """
     seed = first_seed(run) if seed is None else seed
+    video = video_path(run.path if out is None else Path(out), seed, format)
     params = seed_weights(run, seed, last)
     setting = open_setting(run)
-    folder = run.path if out is None else Path(out)
-    with disk(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    watched = Watched([], [])
-    values = folder / f"values-seed{seed}.png"
-    if draw_values(setting, params, values, f"seed {seed}"):
-        watched.files.append(values)
-    refusal = why_no_video(setting)
-    if refusal is None:
-        video = folder / f"watch-seed{seed}.{format}"
-        recorder = Recorder(setting, make_policy(setting, params), seed, fps)
-        recorder.record(episodes, video)
-        watched.files.append(video)
-        return watched._replace(returns=recorder.returns, cut_after=recorder.cut_after)
-    if not watched.files:
-        raise BadInput(refusal)
-    return watched
+    layout, refusal = layout_of(setting), why_no_video(setting)
+    if refusal and layout is None:
+        raise BadInput(f"{refusal}, and its states lie on no map")
+    with disk(video.parent):
+        video.parent.mkdir(parents=True, exist_ok=True)
+    watched = Watched([], [], no_video=refusal)
+    if layout is not None:
+        watched.files.append(video.with_name(f"values-seed{seed}.png"))
+        draw_values(setting, params, layout, watched.files[0], f"seed {seed}")
+    if refusal:
+        return watched
+    recorder = Recorder(setting, make_policy(setting, params), seed, fps)
+    recorder.record(episodes, video)
+    watched.files.append(video)
+    return watched._replace(returns=recorder.returns, cut_after=recorder.cut_after)
+
+
+def video_path(out: Path, seed: int, format: str | None = None) -> Path:
+    """Where the video goes: ``out`` itself where it is named like one, else a file in it.
+
+    Raises:
+        BadInput: ``out`` is named like a picture or a video of another kind than ``format``.
+    """
+    kind = mimetypes.guess_type(out.name)[0] or ""
+    if out.is_dir() or not kind.startswith(("video/", "image/")):
+        return out / f"watch-seed{seed}.{format or 'mp4'}"
+    allowed = [".mp4", ".gif"] if format is None else [f".{format}"]
+    if out.suffix not in allowed:
+        raise BadInput(f"out: got {out}, takes a folder or a file ending in {' or '.join(allowed)}")
+    return out
 
 
 # -- Videos --------------------------------------------------------------------------------------
@@ -113,7 +132,7 @@ def why_no_video(setting: Setting) -> str | None:
     env = setting.config.env
     spec = gymnasium.registry.get(env)
     if spec is None or spec.entry_point is None:
-        return f"{env}: nothing draws it: it has no renderer, and its states lie on no map"
+        return f"{env}: it has no renderer"
     entry: Any = spec.entry_point
     creator = load_env_creator(entry) if isinstance(entry, str) else entry
     modes = getattr(creator, "metadata", {}).get("render_modes", ())
@@ -197,27 +216,30 @@ def _drawn(setting: Setting) -> gymnasium.Env[Any, Any]:
 # -- Values on the map ---------------------------------------------------------------------------
 
 
-def draw_values(setting: Setting, params: Params, path: Path, whose: str) -> bool:
-    """Draw a seed's values and policy on the map of the states; False where there is no map."""
+def layout_of(setting: Setting) -> Layout | None:
+    """The map on which the states of the environment lie; None where there is none."""
+    simulator = setting.simulator(1, 0)
+    layout: Layout | None = getattr(simulator.unwrapped, "layout", None)
+    simulator.close()
+    return layout
+
+
+def draw_values(setting: Setting, params: Params, layout: Layout, path: Path, whose: str) -> None:
+    """Draw a seed's values, in raw reward units, and its policy on the map of the states."""
     from agents import planning
     from runners import drawing, results
 
-    simulator = setting.simulator(1, 0)
-    layout = getattr(simulator.unwrapped, "layout", None)
-    simulator.close()
-    if setting.mdp is None or layout is None:
-        return False
-    q = results.state_values(setting, params, 1, setting.mdp.num_states)[0]
-    config = setting.config
+    config, mdp = setting.config, setting.mdp
+    assert mdp is not None  # who has a layout has states
+    q = results.state_values(setting, params, 1, mdp.num_states)[0]
     drawing.draw_grid(
         path,
         layout,
         q / getattr(config.hyper, "reward_scale", 1.0),
-        planning.reachable(setting.mdp),
-        drawing.moves(config.env, setting.mdp),
+        planning.reachable(mdp),
+        drawing.moves(config.env, mdp),
         f"{config.agent} on {config.env}, {whose}",
     )
-    return True
 
 
 # -- The command line ----------------------------------------------------------------------------
@@ -228,8 +250,8 @@ def _parser() -> RunParser:
     add = parser.add_argument
     add("--seed", type=at_least(0), metavar="S", help="whose policy (the run's first seed)")
     add("--episodes", type=at_least(1), default=3, metavar="N", help="episodes to record (3)")
-    add("--out", metavar="DIR", help="where the files go (the run folder)")
-    add("--format", choices=("mp4", "gif"), default="mp4", help="of the video (mp4)")
+    add("--out", metavar="PATH", help="folder, or name of the video (the run folder)")
+    add("--format", choices=("mp4", "gif"), help="of the video (mp4)")
     add("--fps", type=at_least(1), metavar="N", help="frames a second (the environment's own)")
     return parser
 
@@ -255,6 +277,8 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout.write(f"returns: {', '.join(map(number, watched.returns))}\n")
     if watched.cut_after:
         sys.stdout.write(f"episodes end after {watched.cut_after:,} steps\n")
+    if watched.no_video:
+        sys.stdout.write(f"no video of {watched.no_video}\n")
     for path in watched.files:
         sys.stdout.write(f"{path}\n")
     return 0

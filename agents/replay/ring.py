@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from numba import njit
 
 from agents.contract import Array, Batch, Rollout, State
 from agents.replay.view import reward_and_discount
 from envs.contract import Spec
+from envs.kernel import inlined, kernel
 
-_view = njit(inline="always")(reward_and_discount)
+_view = inlined()(reward_and_discount)
 _ATTEMPTS = 10_000  # rounds of draws before a replay without any usable row is called a mistake
 
 
@@ -173,7 +173,7 @@ class RingReplay:
         self._allocate_batch()
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _fill(  # type: ignore[no-untyped-def]
     draws, filled, tail, head, n_step, gamma, scale, clip,
     first, action, reward, terminated, truncated,
@@ -211,7 +211,7 @@ def _fill(  # type: ignore[no-untyped-def]
     return complete
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _window(  # type: ignore[no-untyped-def]
     row, k, lane, head, n_step, gamma, scale, clip, first, reward, terminated, truncated
 ):

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from numba import njit
 
 from agents.contract import Array, Params, Rollout, State
 from agents.tabular import TabularLearner
 from agents.tabular_kernels import choose, learn_row, linear
 from envs.contract import VectorSimulator
+from envs.kernel import kernel
 from envs.tabular import TabularVectorEnv, sample_reset, sample_step
 from runners import seeding
 from runners.seeding import Stream
@@ -143,7 +143,7 @@ def _tabular(env: VectorSimulator) -> TabularVectorEnv:
     return env
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def _run_rows(  # type: ignore[no-untyped-def]
     rows, rule, gamma, schedule, lane_steps, tables, env_rng, actor_rng, state, elapsed, done,
     q, waiting, coins, sums, obs, first, action, reward, terminated, truncated,

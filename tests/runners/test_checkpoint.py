@@ -145,6 +145,13 @@ def test_split_and_join_give_the_state_back(state):
     assert digest_state(state, ()) == digest_state(back, ())
 
 
+def test_no_two_leaves_share_a_path():
+    state = {"a/b": np.zeros(1), "a": {"b": np.ones(1), "~1b": np.ones(2)}, "a~1b": np.zeros(3)}
+    arrays, rest = split(state)
+    assert len(arrays) == 4
+    same(state, join(arrays, rest))
+
+
 def test_torch_tensors_come_back_as_torch_tensors():
     torch = pytest.importorskip("torch")
     generator = torch.Generator().manual_seed(3)
@@ -260,6 +267,16 @@ def test_the_same_moment_can_be_saved_again(run):
     save_at(run, 10)
     save_at(run, 10)
     assert steps(run) == ["step-000000000000", "step-000000000010"]
+
+
+def test_a_moment_that_cannot_be_saved_again_stays_as_it_was(run, monkeypatch):
+    save_at(run, 0)
+    save_at(run, 10)
+    files._seen.clear()
+    monkeypatch.setenv("QLAB_FAULT", "checkpoint.rename:1:enospc")
+    with pytest.raises(DiskFault):
+        save_at(run, 10)
+    assert load_newest(run, GROUP).lane_steps == 10
 
 
 def test_going_back_in_time_is_a_mistake(run):

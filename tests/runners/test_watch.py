@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import gymnasium
 import imageio_ffmpeg
 import numpy as np
@@ -75,11 +77,42 @@ def test_a_gif(cartpole, tmp_path, capsys):
         assert gif.n_frames > 5
 
 
+def test_a_name_of_its_own(cartpole, tmp_path, capsys):
+    path = tmp_path / "new" / "pole.gif"
+    assert watch.main([str(cartpole.path), "--episodes", "1", "--out", str(path)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(path)
+    assert [file.name for file in path.parent.iterdir()] == ["pole.gif"]
+
+
+@pytest.mark.parametrize(
+    ("out", "format", "path"),
+    [
+        ("a", None, "a/watch-seed3.mp4"),
+        ("a.b", "gif", "a.b/watch-seed3.gif"),
+        ("a.gif", None, "a.gif"),
+        ("a.mp4", "mp4", "a.mp4"),
+        ("a.mp4", "gif", None),
+        ("a.avi", None, None),
+        ("a.png", None, None),
+    ],
+)
+def test_a_folder_or_the_video_itself(out, format, path):
+    if path is None:
+        with pytest.raises(BadInput, match="takes a folder or a file ending in"):
+            watch.video_path(Path(out), 3, format)
+    else:
+        assert str(watch.video_path(Path(out), 3, format)) == path
+
+
 def test_own_problems_have_a_map_instead(tmp_path, capsys):
     config = make_config("q_learning", "RiverSwim-v0", steps=2_000)
     run = train.run(config, [0], tmp_path)
     assert watch.main([str(run.path)]) == 0
-    assert capsys.readouterr().out == f"{run.path / 'values-seed0.png'}\n"
+    why, path = capsys.readouterr().out.splitlines()
+    assert why == "no video of RiverSwim-v0: it has no renderer"
+    assert path == str(run.path / "values-seed0.png")
+    with Image.open(path) as picture:
+        assert picture.width > 4 * picture.height  # one row of six
 
 
 def test_an_option_and_its_time_limit_hold(tmp_path):
@@ -103,7 +136,8 @@ def test_without_a_limit_an_episode_is_cut(tmp_path, monkeypatch):
 def test_nothing_to_draw_is_one_line(tmp_path, capsys):
     config = make_config("q_learning", "Garnet-v0", steps=1_000)
     run = train.run(config, [0], tmp_path)
-    assert watch.main([str(run.path)]) == 2
+    assert watch.main([str(run.path), "--out", str(tmp_path / "new")]) == 2
+    assert not (tmp_path / "new").exists()
     out, err = capsys.readouterr()
     assert out == ""
     assert err.count("\n") == 1

@@ -1,0 +1,183 @@
+"""Deliberate faults: the tests named beside each must notice it.
+
+Every mutant is a copy of the code with one text replaced, and its tests run in a process of their own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+COPIED = ("envs", "agents", "runners", "tests", "pyproject.toml")
+TD, VIEW = "tests/agents/test_td.py", "tests/agents/test_view.py"
+TABLE, DQN, PQN = (f"tests/agents/test_{name}.py" for name in ("tabular", "dqn", "pqn"))
+WINDOWS = "tests/agents/test_multistep.py::test_the_windows_of_the_ring_are_those_of_the_slow_twin"
+RING, KERNELS = "agents/replay/ring.py", "agents/tabular_kernels.py"
+
+
+class Mutant(NamedTuple):
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+MUTANTS = {
+    "the TD error has the wrong sign": Mutant(
+        KERNELS, "error = goal - q[table, state, action]", "error = q[table, state, action] - goal",
+        f"{TABLE}::test_q_learning_by_hand",
+    ),
+    "gamma is squared": Mutant(
+        "agents/replay/view.py", "gamma * (1.0 - terminated)", "gamma * gamma * (1.0 - terminated)",
+        VIEW,
+    ),
+    "a target carries gradient": Mutant(
+        "agents/rules/td.py", "return (r_t + discount_t * q_t.amax(-1)).detach()",
+        "return r_t + discount_t * q_t.amax(-1)",
+        f"{TD}::test_no_gradient_goes_through_a_target",
+    ),
+    "the successor's values are computed with gradient": Mutant(
+        "agents/dqn.py", "with torch.no_grad():", "with torch.enable_grad():",
+        f"{DQN}::test_gradient_flows_through_the_prediction_only",
+    ),
+    "a truncation is taken for a termination": Mutant(
+        "agents/pqn.py", "rollout.reward, rollout.terminated,", "rollout.reward, rollout.done,",
+        f"{PQN}::test_the_returns_of_a_rollout",
+    ),
+    "the successor is one row too early": Mutant(
+        RING, "return t + 1, total, discount", "return t, total, discount", WINDOWS,
+    ),
+    "an ignored row is learned": Mutant(
+        "agents/pqn.py", "self._seed_major(rollout.valid)",
+        "self._seed_major(rollout.valid | True)", f"{PQN}::test_the_returns_of_a_rollout",
+    ),
+    "epsilon never falls": Mutant(
+        "agents/exploration.py", "return start + (end - start) * (lane_steps / steps)",
+        "return start", "tests/agents/test_exploration.py::test_a_schedule_at_its_points",
+    ),
+    "double Q-learning chooses by the values": Mutant(
+        "agents/rules/td.py", "select(q_t_value, q_t_selector.argmax(-1))",
+        "select(q_t_value, q_t_value.argmax(-1))", TD,
+    ),
+    "the trace is not cut at an end": Mutant(
+        "agents/pqn.py", "c.lambda_ * (1.0 - rollout.done)",
+        "c.lambda_ * (1.0 - 0.0 * rollout.done)", f"{PQN}::test_the_returns_of_a_rollout",
+    ),
+    "the target network is never updated": Mutant(
+        "agents/learner.py", "if self._target_is_due():", "if False:",
+        f"{DQN}::test_the_target_is_copied_exactly_at_its_period",
+    ),
+    "all seeds are clipped by one norm": Mutant(
+        "agents/optimizer.py", "self.grad.renorm_(2, 0, self.max_grad_norm)",
+        "self.grad.mul_((self.max_grad_norm / self.grad.norm()).clamp(max=1.0))",
+        "tests/agents/test_optimizer.py::test_each_seed_is_clipped_by_its_own_norm",
+    ),
+    "SARSA bootstraps from the action before": Mutant(
+        KERNELS, "row[3], row[4], s, a, epsilon", "row[3], row[4], s, int(row[2]), epsilon",
+        f"{TABLE}::test_sarsa_learns_one_row_late_with_the_action_that_was_taken",
+    ),
+    "the seeds share their generators": Mutant(
+        "runners/seeding.py", "np.random.SeedSequence([seed]", "np.random.SeedSequence([0]",
+        "tests/agents/test_groups.py::test_the_streams_of_a_seed_all_differ",
+    ),
+}  # fmt: skip
+
+MORE = {
+    "gamma is squared in a window": Mutant(
+        RING, "discount *= factor", "discount *= factor * factor", WINDOWS
+    ),
+    "a window bootstraps one row too early": Mutant(
+        RING, "return row + n_step, total", "return row + n_step - 1, total", WINDOWS
+    ),
+    "a window takes a truncation for a termination": Mutant(
+        RING, "_view(reward[slot, k, lane], terminated[slot, k, lane],",
+        "_view(reward[slot, k, lane], terminated[slot, k, lane] or truncated[slot, k, lane],",
+        WINDOWS,
+    ),
+    "an ignored row starts a window": Mutant(
+        RING, "if first[(t + 1) % slots, k, lane]:", "if False and first[0, k, lane]:", WINDOWS
+    ),
+    "a table learns an ignored row": Mutant(
+        KERNELS, "action[t, lane], not first[t + 1, lane]", "action[t, lane], True", TABLE
+    ),
+    "rows of a new episode are told a row too early": Mutant(
+        "runners/worker.py", "self.first[t + 1] = self._done(t - 1) if t else self.done_before",
+        "self.first[t + 1] = self._done(t)", "tests/agents/test_joint.py::test_first_and_valid_by_hand",
+    ),
+    "lag is not kept": Mutant(
+        "runners/sources/local.py", "self.worker.load_params(self.published[0])\n\n    def next",
+        "self.worker.load_params(self.published[-1])\n\n    def next",
+        "tests/runners/test_sources.py::test_a_source_acts_with_the_parameters_that_its_lag_says",
+    ),
+    "a resumed run forgets its optimizer": Mutant(
+        "agents/learner.py", 'self.optimizer.load_state_dict(state["optimizer"])', "pass",
+        "tests/runners/test_resume.py::test_a_stop_that_is_asked_for_goes_on_to_the_same_bits",
+    ),
+    "the lowest index wins ties while learning": Mutant(
+        KERNELS, "pick = int(action_draw * count)", "pick = 0", TABLE
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    """The code in a folder of its own; each test puts back what it changed."""
+    folder = tmp_path_factory.mktemp("mutant")
+    for name in COPIED:
+        if (ROOT / name).is_dir():
+            junk = shutil.ignore_patterns("__pycache__", "*.nbi", "*.nbc")
+            shutil.copytree(ROOT / name, folder / name, ignore=junk)
+        else:
+            shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+def run_tests(folder, *tests):
+    environment = {
+        **os.environ, "PYTHONPATH": str(folder), "NUMBA_CACHE_DIR": str(folder / "numba"),
+        "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1",
+    }  # fmt: skip
+    for name in ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER"):
+        environment.pop(name, None)
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def check(folder, mutant):
+    path = folder / mutant.file
+    source = path.read_text()
+    assert source.count(mutant.old) == 1, f"{mutant.file}: the text to replace has changed"
+    try:
+        path.write_text(source.replace(mutant.old, mutant.new))
+        done = run_tests(folder, mutant.tests)
+    finally:
+        path.write_text(source)
+    told = done.stdout + done.stderr
+    # 1: tests ran and failed; 2 and more: they could not be run at all
+    assert done.returncode == 1, f"survived or broken (exit {done.returncode}):\n{told}"
+    assert "ERROR" not in told, told
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_fault_is_noticed(name, copy):
+    check(copy, MUTANTS[name])
+
+
+@pytest.mark.slow  # kernels are compiled anew for each
+@pytest.mark.parametrize("name", MORE)
+def test_another_fault_is_noticed(name, copy):
+    check(copy, MORE[name])
+
+
+def test_without_a_fault_the_same_tests_pass(copy):
+    done = run_tests(copy, *sorted({mutant.tests for mutant in MUTANTS.values()}))
+    assert done.returncode == 0, done.stdout + done.stderr
