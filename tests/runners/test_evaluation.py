@@ -128,7 +128,7 @@ def test_where_episodes_have_no_limit_they_are_cut():
 
 
 def test_the_environment_s_own_limit_is_left_to_it():
-    evaluator, envs, _ = make(time_limit=5_000)
+    evaluator, _, _ = make(time_limit=5_000)
     assert evaluator.limit > EPISODE_LIMIT
 
 
