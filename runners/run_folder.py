@@ -251,8 +251,8 @@ def create_run(out: str | Path, name: str, config: Mapping[str, Any]) -> RunFold
     with disk(path):
         try:
             path.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise BadInput(f"{path}: a file is in the way; name another --out") from error
+        except (FileExistsError, NotADirectoryError, FileNotFoundError) as error:
+            raise BadInput(f"{path}: no folder can be made here; name another --out") from error
         _probe(path)
         run = RunFolder(path)
         if not (path / "config.json").exists():

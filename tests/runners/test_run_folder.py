@@ -197,8 +197,10 @@ def test_links_are_refused(run, tmp_path):
 
 def test_a_file_in_the_way(tmp_path):
     (tmp_path / "runs").write_text("")
-    with pytest.raises(BadInput, match="a file is in the way"):
+    with pytest.raises(BadInput, match="no folder can be made here"):
         create_run(tmp_path / "runs", "toy", CONFIG)
+    with pytest.raises(BadInput, match="no folder can be made here"):
+        create_run("/proc/runs", "toy", CONFIG)
 
 
 def test_a_folder_that_cannot_be_written_is_a_disk_fault(tmp_path, monkeypatch):
