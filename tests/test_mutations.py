@@ -43,10 +43,6 @@ MUTANTS = {
         "return r_t + discount_t * q_t.amax(-1)",
         f"{TD}::test_no_gradient_goes_through_a_target",
     ),
-    "the successor's values are computed with gradient": Mutant(
-        "agents/dqn.py", "with torch.no_grad():", "with torch.enable_grad():",
-        f"{DQN}::test_gradient_flows_through_the_prediction_only",
-    ),
     "a truncation is taken for a termination": Mutant(
         "agents/pqn.py", "rollout.reward, rollout.terminated,", "rollout.reward, rollout.done,",
         f"{PQN}::test_the_returns_of_a_rollout",
@@ -61,6 +57,13 @@ MUTANTS = {
     "epsilon never falls": Mutant(
         "agents/exploration.py", "return start + (end - start) * (lane_steps / steps)",
         "return start", "tests/agents/test_exploration.py::test_a_schedule_at_its_points",
+    ),
+}  # fmt: skip
+
+MORE = {
+    "the successor's values are computed with gradient": Mutant(
+        "agents/dqn.py", "with torch.no_grad():", "with torch.enable_grad():",
+        f"{DQN}::test_gradient_flows_through_the_prediction_only",
     ),
     "double Q-learning chooses by the values": Mutant(
         "agents/rules/td.py", "select(q_t_value, q_t_selector.argmax(-1))",
@@ -87,9 +90,6 @@ MUTANTS = {
         "runners/seeding.py", "np.random.SeedSequence([seed]", "np.random.SeedSequence([0]",
         "tests/agents/test_groups.py::test_the_streams_of_a_seed_all_differ",
     ),
-}  # fmt: skip
-
-MORE = {
     "gamma is squared in a window": Mutant(
         RING, "discount *= factor", "discount *= factor * factor", WINDOWS
     ),
@@ -121,7 +121,7 @@ MORE = {
         "tests/runners/test_resume.py::test_a_stop_that_is_asked_for_goes_on_to_the_same_bits",
     ),
     "the lowest index wins ties while learning": Mutant(
-        KERNELS, "pick = int(action_draw * count)", "pick = 0", TABLE
+        KERNELS, "pick, found = int(draw * count), 0", "pick, found = 0, 0", TABLE
     ),
 }  # fmt: skip
 
@@ -172,7 +172,7 @@ def test_a_fault_is_noticed(name, copy):
     check(copy, MUTANTS[name])
 
 
-@pytest.mark.slow  # kernels are compiled anew for each
+@pytest.mark.slow  # six seconds each, and kernels are compiled anew for some
 @pytest.mark.parametrize("name", MORE)
 def test_another_fault_is_noticed(name, copy):
     check(copy, MORE[name])
