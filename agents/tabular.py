@@ -179,7 +179,7 @@ class TabularLearner:
         ]  # fmt: skip
         self.sums[:] = 0.0
         for k in range(len(self.q)):
-            learn_rows(
+            learn_rows(  # type: ignore[call-arg] # numba's stub takes no starred arguments
                 c.rule, self.q[k], *(column[k] for column in columns),
                 self.coins(k, rollout.rows), self.waiting[k], c.gamma, lr, epsilon, self.sums[k],
             )  # fmt: skip

@@ -39,7 +39,7 @@ def _cache_folder() -> Path | None:
 
 
 if (_folder := _cache_folder()) is not None:
-    numba.config.CACHE_DIR = str(_folder)
+    numba.config.CACHE_DIR = str(_folder)  # type: ignore[attr-defined]
 
 kernel = functools.partial(numba.njit, cache=True, nogil=True, error_model="numpy")
 """``@kernel()``: compiled without the interpreter and its lock, division as numpy divides."""

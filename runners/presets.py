@@ -47,8 +47,11 @@ _TABLES: Mapping[str, Settings] = {
 _TABULAR_AGENTS = ("q_learning", "sarsa", "expected_sarsa", "double_q")
 
 PRESETS: Mapping[tuple[str, str], Settings] = {
-    ("pqn", "CartPole-v1"): {"steps": 307_200, "eval_every": 6_144},
-    ("dqn", "CartPole-v1"): {"steps": 102_400, "eval_every": 5_120},
+    ("pqn", "CartPole-v1"): {"steps": 307_200, "eval_every": 8_192, "reward_scale": 0.1},
+    ("dqn", "CartPole-v1"): {
+        "steps": 102_400, "eval_every": 5_120, "lanes": 16, "n_step": 5, "layer_norm": True,
+        "batch_size": 128, "replay_ratio": 0.25,
+    },
     **{(agent, env): table for agent in _TABULAR_AGENTS for env, table in _TABLES.items()},
 }
 """By agent and environment id."""

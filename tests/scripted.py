@@ -7,6 +7,7 @@ observations, rewards and ending, without ever thinking in rows or rollouts.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 from gymnasium import spaces
@@ -26,7 +27,7 @@ class Episode:
 class ScriptedEnv(VectorEnv):
     """N lanes that end at random, at latest after ``limit`` steps."""
 
-    metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
+    metadata: ClassVar = {"autoreset_mode": AutoresetMode.NEXT_STEP}
 
     def __init__(self, num_envs: int, seed: int, limit: int, p_end: float, base: int = 0) -> None:
         self.num_envs = num_envs
