@@ -38,19 +38,33 @@ AGENT_DEFAULTS: Mapping[str, Settings] = {
     "pqn": {"lanes": 128, "rollout_length": 16},
 }
 
+
+def _table(steps: int) -> Settings:
+    """Explore for half of the run; a step size that falls lets the table settle on its mean."""
+    return {
+        "steps": steps, "lr": 0.5, "lr_end": 0.005, "lr_steps": steps,
+        "epsilon_steps": steps // 2, "epsilon_end": 0.05,
+    }  # fmt: skip
+
+
 _TABLES: Mapping[str, Settings] = {
-    "FrozenLake-v1": {"steps": 500_000},
-    "FrozenLake8x8-v1": {"steps": 5_000_000},
-    "Taxi-v4": {"steps": 2_000_000},
-    "CliffWalking-v1": {"steps": 500_000},
+    "FrozenLake-v1": _table(500_000),
+    "FrozenLake8x8-v1": _table(5_000_000),
+    "Taxi-v4": _table(2_000_000),
+    "CliffWalking-v1": _table(500_000),
 }
 _TABULAR_AGENTS = ("q_learning", "sarsa", "expected_sarsa", "double_q")
 
 PRESETS: Mapping[tuple[str, str], Settings] = {
     ("pqn", "CartPole-v1"): {"steps": 307_200, "eval_every": 8_192, "reward_scale": 0.1},
     ("dqn", "CartPole-v1"): {
-        "steps": 102_400, "eval_every": 5_120, "lanes": 16, "n_step": 5, "layer_norm": True,
-        "batch_size": 128, "replay_ratio": 0.25,
+        "steps": 102_400,
+        "eval_every": 5_120,
+        "lanes": 16,
+        "n_step": 5,
+        "layer_norm": True,
+        "batch_size": 128,
+        "replay_ratio": 0.25,
     },
     **{(agent, env): table for agent in _TABULAR_AGENTS for env, table in _TABLES.items()},
 }
