@@ -220,7 +220,7 @@ def main(argv: Sequence[str]) -> int:
     with one_thread():
         found = evaluate(run, asked.seed, asked.episodes, asked.last)
     if asked.quiet:
-        sys.stdout.write(f"{stats.mean(found.returns.mean(axis=1))}\n")
+        sys.stdout.write(f"{found.returns.mean()}\n")
         return 0
     config, which = run.config(), "last" if asked.last else "best"
     plural = "s" * (asked.episodes != 1)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import calendar
 import importlib.util
 import io
-import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -86,10 +85,9 @@ def _points(seed: SeedFolder) -> Iterator[tuple[Mapping[str, Any], dict[str, flo
 
 
 def _scalars(prefix: str, items: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, float]]:
-    """The finite numbers of a record; a number that is not known yet has no point."""
+    """The numbers of a record; one that is not known yet is null there and has no point."""
     for name, value in items:
-        known = isinstance(value, int | float) and math.isfinite(value)
-        if known and name not in POSITION:
+        if isinstance(value, int | float) and name not in POSITION:
             yield f"{prefix}/{name}", float(value)
 
 
