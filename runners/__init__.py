@@ -6,7 +6,7 @@
 
     policy = runners.load_policy("last")
     action = policy(obs)                      # obs [N, ...] -> actions [N], greedy
-    for run in runners.load_results("last"):
+    for run in runners.results("last"):
         print(run["summary"]["best_return"]["mean"])
 """
 
@@ -15,9 +15,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from runners.policy import Policy, load_policy, load_results
+    from runners.policy import Policy, load_policy, results
 
-__all__ = ["Policy", "load_policy", "load_results"]
+__all__ = ["Policy", "load_policy", "results"]
 
 
 def __getattr__(name: str) -> Any:

@@ -100,6 +100,8 @@ def _check_source(config: RunConfig) -> None:
             raise BadInput(f"source: fused is for tabular agents; {config.agent} takes local")
         if config.backend != "tabular":
             raise BadInput(f"source: fused needs backend tabular, got {config.backend}; take local")
+        if config.block_size != config.lanes:
+            raise BadInput(f"block_size: a fused source has one block, of all {config.lanes} lanes")
         if config.lag:
             raise BadInput("lag: got 1, takes 0: a fused source acts with the newest table")
     elif tabular and config.rollout_length != 1:

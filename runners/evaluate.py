@@ -65,7 +65,7 @@ def evaluate(
     import numpy as np
 
     from agents import planning
-    from runners import results, weights
+    from runners import outcome, weights
     from runners.evaluation import EPISODE_LIMIT, Purpose
 
     chosen = _trained(run, last) if seeds is None else sorted(set(seeds))
@@ -78,7 +78,7 @@ def evaluate(
         part = slice(start, start + setting.group_size)
         stacked = weights.stack(params[part])
         returns.append(evaluator.returns(stacked, chosen[part], episodes, Purpose.COMMAND))
-        exact = results.exact_figures(setting, stacked)
+        exact = outcome.exact_figures(setting, stacked)
         values += exact.get("policy_value", [])
         errors += exact.get("max_q_error", [])
     evaluator.close()
@@ -87,7 +87,7 @@ def evaluate(
         found = found._replace(cut_after=EPISODE_LIMIT)
     if setting.mdp is None:
         return found
-    optimal = planning.optimal_value(setting.mdp, results.horizon(setting))
+    optimal = planning.optimal_value(setting.mdp, outcome.horizon(setting))
     return found._replace(policy_value=values, max_q_error=errors, optimal_value=optimal)
 
 

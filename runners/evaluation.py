@@ -57,18 +57,17 @@ class Evaluator:
     ) -> Array:
         """Undiscounted returns [K, episodes] of the greedy policies.
 
-        Every lane plays one episode a round, so short episodes do not count more often than long
+        Every lane plays one episode a round (surplus lanes of the last one are not counted), so short episodes do not count more often than long
         ones. Seed k's episodes depend on (seed, purpose, number) alone.
         """
         actor = self.make_actor(
             [seeding.generator(s, Stream.EVALUATION, purpose, number) for s in seeds]
         )
         actor.load_params(params)
-        lanes = _lanes(episodes)
-        rounds = [
-            self._round(actor, seeds, lanes, purpose, number, i) for i in range(episodes // lanes)
-        ]
-        return np.concatenate(rounds, axis=1)
+        count = -(-episodes // MAX_LANES)
+        lanes = -(-episodes // count)
+        rounds = [self._round(actor, seeds, lanes, purpose, number, i) for i in range(count)]
+        return np.concatenate(rounds, axis=1)[:, :episodes]
 
     def _round(
         self,
@@ -109,8 +108,3 @@ class Evaluator:
         """Close the simulators."""
         for env in self.simulators.values():
             env.close()
-
-
-def _lanes(episodes: int) -> int:
-    """The most lanes, up to the maximum, that divide the episodes evenly."""
-    return next(n for n in range(min(episodes, MAX_LANES), 0, -1) if episodes % n == 0)

@@ -102,7 +102,7 @@ def make_policy(setting: Setting, params: Params) -> Policy:
     return Policy(actor, setting.spec)
 
 
-def load_results(*runs: Run) -> list[dict[str, Any]]:
+def results(*runs: Run) -> list[dict[str, Any]]:
     """What runs came to, as plain data: one dict a run, in the order they are named.
 
     ==========  ====================================================================
@@ -120,7 +120,7 @@ def load_results(*runs: Run) -> list[dict[str, Any]]:
     Raises:
         BadInput: there is no such run.
     """
-    from runners.results import read_result
+    from runners.outcome import read_result
 
     found = []
     for folder in map(open_run, runs):

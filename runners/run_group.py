@@ -15,8 +15,8 @@ from runners.console import Console
 from runners.errors import RunFailed, Stopped, disk
 from runners.group import Setting, make_learner, make_source
 from runners.loop import run_loop
+from runners.outcome import read_result, write_results
 from runners.progress import Progress
-from runners.results import read_result, write_results
 from runners.run_folder import Group, RunFolder
 
 StopAsked = Callable[[], int]

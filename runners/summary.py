@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from agents import planning
-from runners import results, stats
+from runners import outcome, stats
 from runners.evaluation import EPISODE_LIMIT
 from runners.group import Setting
 from runners.run_folder import RunFolder
@@ -16,7 +16,7 @@ from runners.run_folder import RunFolder
 def summarise(run: RunFolder, setting: Setting, threshold: float | None) -> dict[str, Any]:
     """Collect the results of every seed, write summary.json and return it."""
     config = setting.config
-    found = {seed: results.read_result(run.seed(seed).path) for seed in run.seeds()}
+    found = {seed: outcome.read_result(run.seed(seed).path) for seed in run.seeds()}
     done = [result for result in found.values() if result is not None]
     summary: dict[str, Any] = {
         "agent": config.agent,
@@ -74,7 +74,7 @@ def _exact(setting: Setting, done: list[dict[str, Any]]) -> dict[str, Any]:
     if setting.mdp is None:
         return {}
     exact = {
-        "optimal_value": planning.optimal_value(setting.mdp, results.horizon(setting)),
+        "optimal_value": planning.optimal_value(setting.mdp, outcome.horizon(setting)),
         "policy_value": [r["policy_value"] for r in done],
         "max_q_error": [r["max_q_error"] for r in done],
     }

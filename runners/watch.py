@@ -227,11 +227,11 @@ def layout_of(setting: Setting) -> Layout | None:
 def draw_values(setting: Setting, params: Params, layout: Layout, path: Path, whose: str) -> None:
     """Draw a seed's values, in raw reward units, and its policy on the map of the states."""
     from agents import planning
-    from runners import drawing, results
+    from runners import drawing, outcome
 
     config, mdp = setting.config, setting.mdp
     assert mdp is not None  # who has a layout has states
-    q = results.state_values(setting, params, 1, mdp.num_states)[0]
+    q = outcome.state_values(setting, params, 1, mdp.num_states)[0]
     drawing.draw_grid(
         path,
         layout,

@@ -97,12 +97,12 @@ SIMULATORS = ("gymnasium", "ale_py", "mujoco", "envpool", "minigrid", "pettingzo
 
 
 def borders(module: Module) -> Findings:
-    """runners import agents, agents import envs.contract, envs import neither."""
+    """runners import agents, agents import envs.contract and envs.kernel, envs import neither."""
     for line, name in module.imports():
         if module.package == "envs" and inside(name, "agents", "runners", "torch"):
             yield line, f"envs import {name}"
         if module.package == "agents":
-            simulator = inside(name, "envs") and not inside(name, "envs.contract")
+            simulator = inside(name, "envs") and not inside(name, "envs.contract", "envs.kernel")
             if simulator or inside(name, "runners", *SIMULATORS):
                 yield line, f"agents import {name}"
 

@@ -82,6 +82,8 @@ def test_the_gradient_of_one_minibatch_by_hand():
     weight, bias = (view[0] for view in made.optimizer.grad_views[:2])
     torch.testing.assert_close(weight, torch.tensor([[-13.5, -6.0], [0.0, -3.0]]) / 4)
     torch.testing.assert_close(bias[0], torch.tensor([-3.5, -3.0]) / 4)
+    # over the three rows that count
+    assert made.metrics()["loss"][0] == pytest.approx((1.125 + 4.5 + 2.0) / 3)
     assert made.metrics()["loss"][0] == pytest.approx((1.125 + 4.5 + 2.0) / 3)
 
 

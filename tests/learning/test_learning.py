@@ -9,8 +9,8 @@ from agents import planning
 from runners import group as groups
 from runners import resolve
 from runners.evaluation import EPISODE_LIMIT
+from runners.outcome import read_result
 from runners.resolve import make_config
-from runners.results import read_result
 from runners.train import run
 
 pytestmark = pytest.mark.learn

@@ -10,7 +10,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from agents.contract import Params
 from envs.contract import spec_of
-from runners.evaluation import EPISODE_LIMIT, MAX_LANES, Evaluator, Purpose, _lanes
+from runners.evaluation import EPISODE_LIMIT, MAX_LANES, Evaluator, Purpose
 
 PARAMS = Params(0, 0, {}, {})
 
@@ -90,9 +90,13 @@ def test_more_episodes_than_lanes_are_played_in_rounds():
     assert len(set(envs[0].seeds)) == 2
 
 
-@pytest.mark.parametrize(("episodes", "lanes"), [(1, 1), (20, 20), (100, 100), (150, 75), (101, 1)])
-def test_lanes_divide_the_episodes(episodes, lanes):
-    assert _lanes(episodes) == lanes
+@pytest.mark.parametrize(
+    ("episodes", "lanes"), [(1, 1), (20, 20), (100, 100), (150, 75), (101, 51)]
+)
+def test_any_number_of_episodes_takes_few_rounds(episodes, lanes):
+    evaluator, envs, _ = make()
+    assert evaluator.returns(PARAMS, [0], episodes, Purpose.FINAL).shape == (1, episodes)
+    assert envs[0].num_envs == lanes
 
 
 def test_seeds_of_episodes_depend_on_seed_purpose_and_number_alone():

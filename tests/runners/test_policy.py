@@ -102,7 +102,7 @@ def test_wrong_states_flags_and_seeds_are_named(lake):
 
 
 def test_results_are_what_the_files_say(lake, cartpole):
-    first, second = runners.load_results(lake, cartpole.path)
+    first, second = runners.results(lake, cartpole.path)
     assert first["summary"] == lake.summary()
     assert second["config"]["agent"] == "pqn"
     assert list(first["seeds"]) == [0, 1]

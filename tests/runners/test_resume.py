@@ -23,8 +23,8 @@ from envs import resume
 from runners import checkpoint
 from runners.config import config_id, run_name, to_json
 from runners.console import SilentConsole
+from runners.outcome import read_result
 from runners.resolve import make_config
-from runners.results import read_result
 from runners.run_folder import RunFolder
 from runners.state_tree import digest_jsonl
 from runners.train import run
