@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -25,7 +25,9 @@ from agents.device import read_if_free, to_device
 from agents.exploration import linear
 from agents.networks import FlatParameters
 from agents.optimizer import FlatAdam
-from agents.replay.ring import RingReplay
+
+if TYPE_CHECKING:  # a learner without replay shares this module and need not wait for numba
+    from agents.replay.ring import RingReplay
 
 
 class ReplayHyper(Protocol):
@@ -113,11 +115,11 @@ class GradientLearner:
             self.target.flat.lerp_(self.online.flat, self.hyper.target_tau)
 
     def step(self, batch: Batch, noise: Noise) -> torch.Tensor:
-        """The part that runs on the device only: loss, gradient, optimizer. Returns the loss, summed."""
+        """The part that runs on the device only: loss, gradient, optimizer. Returns the seeds' mean losses, summed."""
         out = self.loss(self.online.network, self.target.network, batch, noise)
-        self.optimizer.step(out.loss, share(batch), self.hyper.lr)
+        total = self.optimizer.step(out.loss, share(batch), self.hyper.lr)
         self._metrics = {"loss": out.loss.detach(), **out.metrics}
-        return self._metrics["loss"].sum()
+        return total
 
     def _target_is_due(self) -> bool:
         """Whether this update's lane step is the first past a multiple of ``target_period``."""

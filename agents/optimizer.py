@@ -27,15 +27,19 @@ class FlatAdam:
         self.square = torch.zeros_like(flat)
         self.count = torch.zeros((), device=flat.device)
 
-    def step(self, loss: Tensor, share: Tensor, lr: float) -> None:
+    def step(self, loss: Tensor, share: Tensor, lr: float) -> Tensor:
         """One step down the gradient of ``sum(share * loss)``.
 
         Args:
             loss: [K, B] per sample; seeds share no parameter, so none feels another's loss.
             share: [K, B] what each sample counts: 1 / B, times its weight.
             lr: step size.
+
+        Returns:
+            The sum, without gradient.
         """
-        gradients = torch.autograd.grad(loss, self.parameters.leaves, share)
+        total = torch.dot(loss.reshape(-1), share.reshape(-1))
+        gradients = torch.autograd.grad(total, self.parameters.leaves)
         with torch.no_grad():
             torch._foreach_copy_(self.grad_views, gradients)
             # each seed's gradient to a norm of at most the bound, as `clip_grad_norm_` does
@@ -46,6 +50,7 @@ class FlatAdam:
                 lr=lr, beta1=0.9, beta2=0.999, weight_decay=0.0, eps=self.eps,
                 amsgrad=False, maximize=False,
             )  # fmt: skip
+        return total.detach()
 
     def state_dict(self) -> State:
         return {"mean": self.mean, "square": self.square, "count": self.count}

@@ -198,14 +198,14 @@ class PQNLearner:
         )  # fmt: skip
 
     def step(self, batch: Batch, noise: Noise) -> torch.Tensor:
-        """The part that runs on the device only. Ignored rows have weight 0. Returns the loss, summed."""
+        """The part that runs on the device only. Ignored rows have weight 0. Returns the seeds' mean losses, summed."""
         out = self.config.loss(self.network, self.network, batch, noise)
         c = self.config
         lr = linear(self.lane_steps, c.lr, c.lr_end, c.lr_steps)
-        self.optimizer.step(out.loss, share(batch), lr)
+        total = self.optimizer.step(out.loss, share(batch), lr)
         self._metrics = {"loss": out.loss.detach(), **out.metrics}
         self._weight = torch.ones_like(out.loss) if batch.weight is None else batch.weight
-        return self._metrics["loss"].sum()
+        return total
 
     def params(self) -> Params:
         """The parameters and ε at the clock."""

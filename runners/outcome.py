@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from agents import planning
 from agents.contract import Array, Params
 from runners import files, weights
 from runners.errors import disk
@@ -81,6 +80,8 @@ def exact_figures(setting: Setting, params: Params) -> dict[str, list[Any]]:
     mdp, hyper = setting.mdp, setting.config.hyper
     if mdp is None:
         return {}
+    from agents import planning  # and scipy with it, which other runs do not wait for
+
     seeds = len(next(iter(params.tensors.values())))
     q = state_values(setting, params, seeds, mdp.num_states)
     values = planning.policy_value(mdp, planning.greedy(q), horizon(setting))

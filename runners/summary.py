@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from agents import planning
 from runners import outcome, stats
 from runners.evaluation import EPISODE_LIMIT
 from runners.group import Setting
@@ -73,6 +72,8 @@ def _interval(means: list[float]) -> dict[str, Any]:
 def _exact(setting: Setting, done: list[dict[str, Any]]) -> dict[str, Any]:
     if setting.mdp is None:
         return {}
+    from agents import planning
+
     exact = {
         "optimal_value": planning.optimal_value(setting.mdp, outcome.horizon(setting)),
         "policy_value": [r["policy_value"] for r in done],

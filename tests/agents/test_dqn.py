@@ -82,8 +82,8 @@ def test_the_gradient_by_hand(double, expected):
 def test_one_step_of_adam_by_hand():
     made = known(lr=0.01, adam_eps=1e-8)
     loss = made.step(batch(), {})
-    # ½ 0.5² = 0.125 and 3 - ½ = 2.5, summed
-    assert loss.item() == pytest.approx(0.125 + 2.5)
+    # ½ 0.5² = 0.125 and 3 - ½ = 2.5, their mean
+    assert loss.item() == pytest.approx((0.125 + 2.5) / 2)
     # Adam's first step is lr against the sign of the gradient; where that is 0 nothing moves
     head = made.online.network.head
     torch.testing.assert_close(head.weight[0], torch.tensor([[1.01, 0.0], [0.01, 0.99]]))
