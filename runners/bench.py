@@ -147,8 +147,8 @@ def _ours(hidden: tuple[int, ...]) -> Callable[[], float]:
     from runners.resolve import make_config
 
     config = make_config(
-        "dqn", "CartPole-v1", hidden=hidden, batch_size=64, replay_ratio=0.5, double=False,
-        learning_starts=1_000, lanes=8, rollout_length=16, steps=10**6,
+        "dqn", "CartPole-v1", hidden=hidden, n_step=1, layer_norm=False, double=False,
+        batch_size=64, replay_ratio=0.5, learning_starts=1_000, lanes=8, rollout_length=16, steps=10**6,
     )  # fmt: skip
     loop = Loop(config, 1)
     loop.run(20)
@@ -179,8 +179,9 @@ def bench_group() -> list[Row]:
     from runners.resolve import make_config
 
     config = make_config(
-        "dqn", "CartPole-v1", batch_size=64, double=False, lanes=8, rollout_length=16, steps=10**6
-    )
+        "dqn", "CartPole-v1", batch_size=64, n_step=1, layer_norm=False, double=False,
+        replay_ratio=0.5, lanes=8, rollout_length=16, steps=10**6,
+    )  # fmt: skip
     loops = {seeds: Loop(config, seeds) for seeds in (1, 8)}
 
     def updates(seeds: int) -> Callable[[], float]:
@@ -244,11 +245,11 @@ def bench_frozenlake() -> list[Row]:
 # -- The rollout worker --------------------------------------------------------------------------
 
 
-class RandomActor:
-    """Uniform actions, so that a worker's own cost shows."""
+class ScriptedActor:
+    """Plays given actions [T, n] over and over, so that a worker's own cost shows."""
 
-    def __init__(self, generators: Sequence[np.random.Generator], num_actions: int) -> None:
-        self.generators, self.num_actions = generators, num_actions
+    def __init__(self, actions: Any) -> None:
+        self.actions, self.turn = actions, 0
 
     def initial_state(self, lanes: int) -> dict[str, Any]:
         """None."""
@@ -256,20 +257,17 @@ class RandomActor:
         return {}
 
     def act(self, obs: Any, first: Any, facts: Any, state: Any, explore: bool) -> Any:
-        """Uniform actions [K, n]."""
-        del first, facts, explore
-        actions = np.empty(obs.shape[:2], np.int64)
-        for k, generator in enumerate(self.generators):
-            # bytes are drawn several to a word
-            actions[k] = generator.integers(self.num_actions, size=obs.shape[1], dtype=np.uint8)
-        return actions, state, {}
+        """The next actions [1, n]."""
+        del obs, first, facts, explore
+        self.turn += 1
+        return self.actions[None, self.turn % len(self.actions)], state, {}
 
     def load_params(self, params: Any) -> None:
         """Nothing to load."""
 
 
 def bench_worker() -> list[Row]:
-    """The worker around native CartPole at 1,024 lanes with random actions, against it bare."""
+    """The worker around native CartPole at 1,024 lanes, against it bare; the same random actions."""
     import envs
     from envs.contract import spec_of
     from runners.sources import Plan
@@ -281,7 +279,7 @@ def bench_worker() -> list[Row]:
     actions = np.random.default_rng(0).integers(2, size=(length, lanes))
     worker = RolloutWorker(
         "CartPole-v1", spec_of(bare), [0], 1, lambda seed, _: envs.make("CartPole-v1", lanes, seed),
-        lambda generators: RandomActor(generators, 2), max_rows=length, reward_dtype=np.float32,
+        lambda _: ScriptedActor(actions), max_rows=length, reward_dtype=np.float32,
     )  # fmt: skip
 
     def step_bare() -> None:

@@ -55,8 +55,9 @@ class RolloutWorker:
             [seeding.generator(seed, Stream.ACTOR, b) for b in range(blocks)] for seed in seeds
         ]
         self.lanes = self.simulators[0][0].num_envs
+        self.blocks = _numbered(self.simulators)
         self.raw_dtype = self.simulators[0][0].single_observation_space.dtype
-        self.resumable = all(isinstance(env, Resumable) for _, _, env in self._blocks())
+        self.resumable = all(isinstance(env, Resumable) for _, _, env in self.blocks)
         self.steps_done = 0  # rows so far, for messages
         self.newest = 0  # the row that is row 0 of the next rollout
         self.pending_reset: int | None = None  # number of the checkpoint that asked for it
@@ -64,9 +65,6 @@ class RolloutWorker:
         self._build_actors()
         self._allocate()
         self._begin()
-
-    def _blocks(self) -> list[tuple[int, int, VectorSimulator]]:
-        return [(k, b, e) for k, row in enumerate(self.simulators) for b, e in enumerate(row)]
 
     def _build_actors(self) -> None:
         """One actor a block position: it acts for that block of every seed at once."""
@@ -97,7 +95,7 @@ class RolloutWorker:
 
     def _begin(self) -> None:
         """Every lane's first observation is row 0 of the first rollout."""
-        for k, b, env in self._blocks():
+        for k, b, env in self.blocks:
             self.obs[0, k, b], info = env.reset()
             self._record_facts(0, k, b, info)
         self.first[0] = True
@@ -122,7 +120,7 @@ class RolloutWorker:
         actor_state = {str(b): state for b, state in enumerate(self.actor_states) if state}
         for t in range(rows):
             self._act(t)
-            for k, b, env in self._blocks():
+            for k, b, env in self.blocks:
                 self._step(t, k, b, env)
             self.pending_reset = None
             self.first[t + 1] = self._done(t - 1) if t else self.done_before
@@ -175,7 +173,7 @@ class RolloutWorker:
         if obs.shape != place.shape or obs.dtype != self.raw_dtype:
             got, expected = f"{obs.dtype}{obs.shape}", f"{self.raw_dtype}{place.shape}"
             self._fault(t, k, b, 0, f"the observation is {got}, not {expected}")
-        if np.shape(reward) != (self.lanes,):
+        if getattr(reward, "shape", None) != (self.lanes,):
             self._fault(t, k, b, 0, f"the reward's shape is {np.shape(reward)}, not [lanes]")
         place[...] = obs
         self.reward[t, k, b] = reward
@@ -265,7 +263,7 @@ class RolloutWorker:
         if self.resumable:
             state["simulators"] = {
                 f"{k}.{b}": env.get_state()
-                for k, b, env in self._blocks()
+                for k, b, env in self.blocks
                 if isinstance(env, Resumable)
             }
         return state
@@ -283,7 +281,7 @@ class RolloutWorker:
         self.actor_states = [state["actor_states"][str(b)] for b in range(len(self.actors))]
         self.pending_reset, self.steps_done = state["pending_reset"], state["steps_done"]
         if self.resumable:
-            for k, b, env in self._blocks():
+            for k, b, env in self.blocks:
                 if isinstance(env, Resumable):
                     env.set_state(state["simulators"][f"{k}.{b}"])
 
@@ -298,6 +296,7 @@ class RolloutWorker:
         before = (self.obs, self.first, self.facts, self.done_before)
         self.seeds = [self.seeds[k] for k in kept]
         self.simulators = [self.simulators[k] for k in kept]
+        self.blocks = _numbered(self.simulators)
         self.generators = [self.generators[k] for k in kept]
         self._build_actors()
         self._allocate()
@@ -308,8 +307,13 @@ class RolloutWorker:
 
     def close(self) -> None:
         """Close the simulators."""
-        for _, _, env in self._blocks():
+        for _, _, env in self.blocks:
             env.close()
+
+
+def _numbered(simulators: list[list[VectorSimulator]]) -> list[tuple[int, int, VectorSimulator]]:
+    """Every simulator with the position of its seed and its block."""
+    return [(k, b, env) for k, row in enumerate(simulators) for b, env in enumerate(row)]
 
 
 def _finite(numbers: Array) -> bool:

@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[2]
 DQN = {
     "steps": 800, "lanes": 4, "rollout_length": 8, "batch_size": 16, "learning_starts": 100,
     "target_period": 100, "replay_size": 300, "hidden": (16,), "epsilon_steps": 500, "n_step": 3,
-    "eval_every": 200, "eval_episodes": 2, "checkpoint_every": 150,
+    "eval_every": 200, "eval_episodes": 2, "checkpoint_every": 150, "replay_ratio": 0.5,
 }  # fmt: skip
 TABLE = {"steps": 3_000, "epsilon_steps": 2_000, "eval_episodes": 2}
 PQN = {
