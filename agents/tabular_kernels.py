@@ -26,27 +26,30 @@ def linear(lane_steps, start, end, steps):  # type: ignore[no-untyped-def]
 
 
 @inlined()
-def acting_value(q, state, action):  # type: ignore[no-untyped-def]
-    """What the policy goes by: Q, or the sum of the two tables of Double Q-learning."""
-    value = q[0, state, action]
-    for table in range(1, q.shape[0]):
-        value += q[table, state, action]
+def value_of(q, table, tables, state, action):  # type: ignore[no-untyped-def]
+    """The sum over ``tables`` tables from ``table`` on; Double Q-learning acts by that of its two.
+
+    Numbers and not ``q[table:]``: a view in a kernel counts references, row after row.
+    """
+    value = q[table, state, action]
+    for other in range(table + 1, table + tables):
+        value += q[other, state, action]
     return value
 
 
 @inlined()
-def best_action(q, state, draw):  # type: ignore[no-untyped-def]
+def best_action(q, table, tables, state, draw):  # type: ignore[no-untyped-def]
     """The action of the highest value; among several, the one that ``draw`` in [0, 1) falls on."""
     num_actions = q.shape[2]
-    best = acting_value(q, state, 0)
+    best = value_of(q, table, tables, state, 0)
     for action in range(1, num_actions):
-        best = max(best, acting_value(q, state, action))
+        best = max(best, value_of(q, table, tables, state, action))
     count = 0
     for action in range(num_actions):
-        count += acting_value(q, state, action) == best
+        count += value_of(q, table, tables, state, action) == best
     pick, found = int(draw * count), 0
     for action in range(num_actions):
-        if acting_value(q, state, action) == best:
+        if value_of(q, table, tables, state, action) == best:
             if pick == 0:
                 found = action
                 break
@@ -62,7 +65,7 @@ def choose(q, state, epsilon, explore_draw, action_draw):  # type: ignore[no-unt
     """
     action = int(action_draw * q.shape[2])
     if explore_draw >= epsilon:
-        action = best_action(q, state, action_draw)
+        action = best_action(q, 0, q.shape[0], state, action_draw)
     return action
 
 
@@ -102,7 +105,7 @@ def target(rule, q, table, reward, discount, state, action, epsilon, coin):  # t
             total += q[table, state, a]
         value = (1.0 - epsilon) * value + epsilon * (total / num_actions)
     elif rule == DOUBLE_Q:  # Double Q-learning: v = Q_other(s', argmaxₐ Q(s', a))
-        value = q[1 - table, state, best_action(q[table : table + 1], state, coin)]
+        value = q[1 - table, state, best_action(q, table, 1, state, coin)]
     return reward + discount * value
 
 
@@ -142,14 +145,15 @@ def learn_row(  # type: ignore[no-untyped-def]
             coin = coins[t, lane] if rule == DOUBLE_Q else 0.0
             goal, error = learn(rule, q, lr, s, a, r, discount, obs[t + 1, lane], 0, epsilon, coin)
         else:
-            row = waiting[lane]
             # A lane that begins anew has no successor to the row before.
-            ready = row[0] > 0.0 and not first[t, lane]
+            ready = waiting[lane, 0] > 0.0 and not first[t, lane]
             if ready:
+                past, taken = int(waiting[lane, 1]), int(waiting[lane, 2])
                 goal, error = learn(
-                    rule, q, lr, int(row[1]), int(row[2]), row[3], row[4], s, a, epsilon, 0.0
+                    rule, q, lr, past, taken, waiting[lane, 3], waiting[lane, 4], s, a, epsilon, 0.0
                 )
-            row[0], row[1], row[2], row[3], row[4] = valid, s, a, r, discount
+            waiting[lane, 0], waiting[lane, 1], waiting[lane, 2] = valid, s, a
+            waiting[lane, 3], waiting[lane, 4] = r, discount
             if not ready:
                 continue
         sums[0] += 1.0
