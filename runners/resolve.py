@@ -66,12 +66,12 @@ def resolve(agent: str, env: str, settings: Mapping[str, Any]) -> RunConfig:
             raise BadInput(f"{name}: no such setting of {agent}{nearest(name, known)}")
     hyper = make_hyper(agent, rest)
     _check_loosely(run)
+    run["backend"] = _backend(env, run["backend"])
     if run["steps"] == 0:
         raise BadInput(
             f"steps: there is no preset of {agent} on {env}; say how long: --steps 100000"
         )
     tabular = agent_entry(agent).tabular
-    run["backend"] = _backend(env, run["backend"])
     run["device"] = _device(run["device"], tabular)
     if run["source"] == "auto":
         run["source"] = "fused" if tabular and run["backend"] == "tabular" else "local"
