@@ -1,0 +1,65 @@
+"""Which groups are trained, what a second start does, and whether --verify-resume would notice."""
+
+import json
+
+import pytest
+
+from runners import train, verify
+from runners.config import Options
+from runners.resolve import make_config
+from runners.run_folder import Group, RunFolder
+
+SMALL = {"steps": 3_000, "rollout_length": 100, "eval_every": 1_000, "eval_episodes": 2}
+
+
+def config():
+    return make_config("q_learning", "FrozenLake-v1", **SMALL)
+
+
+@pytest.mark.parametrize(
+    ("begun", "seeds", "size", "expected"),
+    [
+        ([], range(5), 8, [(0, 4)]),
+        ([], range(5), 2, [(0, 1), (2, 3), (4, 4)]),
+        ([(0, 2)], range(5), 8, [(0, 2), (3, 4)]),  # begun together, go on together
+        ([(2, 3)], range(6), 8, [(2, 3), (0, 1), (4, 5)]),  # no group reaches across another
+        ([(0, 2), (7, 9)], [0, 1], 8, [(0, 2)]),  # groups nobody asked for are left alone
+    ],
+)
+def test_groups(tmp_path, begun, seeds, size, expected):
+    folder = RunFolder(tmp_path)
+    for first, last in begun:
+        folder.group(Group(first, last))
+    assert [tuple(group) for group in train.plan_groups(folder, seeds, size)] == expected
+
+
+def test_a_finished_run_is_not_trained_twice_and_seeds_can_be_added(tmp_path):
+    folder = train.run(config(), [0], str(tmp_path))
+    lines = folder.seed(0).metrics.read_bytes()
+    again = train.run(config(), [0, 1], str(tmp_path))
+    assert again.seed(0).metrics.read_bytes() == lines  # seconds included: nothing was run
+    assert again.summary()["seeds"] == [0, 1]
+    assert len(again.provenance()) == 2
+
+
+def test_verify_resume_finds_the_same_bits(tmp_path, capsys):
+    assert verify.verify_resume(config(), Options(seeds=2, seed=5)) == 0
+    assert "same bits" in capsys.readouterr().out
+
+
+def test_verify_resume_would_notice_one_different_number(tmp_path):
+    a, b = (train.run(config(), [0], str(tmp_path / name)) for name in "ab")
+    assert verify.compare(a, b) == []
+    path = b.seed(0).evals
+    first, *rest = path.read_text().splitlines()
+    record = json.loads(first)
+    record["seconds"] += 1.0  # a clock may differ
+    path.write_text("\n".join([json.dumps(record), *rest]) + "\n")
+    assert verify.compare(a, b) == []
+    record["returns"][0] += 1.0
+    path.write_text("\n".join([json.dumps(record), *rest]) + "\n")
+    assert verify.compare(a, b) == ["seed 0's evals.jsonl"]
+    other = train.run(
+        make_config("q_learning", "FrozenLake-v1", **SMALL, lr=0.4), [0], str(tmp_path)
+    )
+    assert verify.compare(a, other)[0] == "the last checkpoint of seeds 0-0"
