@@ -85,8 +85,9 @@ def fused_q_learning(steps, tables, env_rng, actor_rng, q, lr, gamma, epsilon):
     state, elapsed, done, num_actions = sample_reset(tables, env_rng), 0, False, q.shape[1]
     for _ in range(steps):
         explore_draw, action_draw = actor_rng.random(), actor_rng.random()
-        action, best, count = int(action_draw * num_actions), q[state].max(), 0
+        action = int(action_draw * num_actions)
         if explore_draw >= epsilon:
+            best, count = _max(q, state), 0
             for a in range(num_actions):
                 count += q[state, a] == best
             pick = int(action_draw * count)
@@ -100,7 +101,16 @@ def fused_q_learning(steps, tables, env_rng, actor_rng, q, lr, gamma, epsilon):
             state, elapsed, done = sample_reset(tables, env_rng), 0, False
             continue
         successor, reward, terminated = sample_step(tables, env_rng, state, action)
-        target = reward + gamma * (1.0 - terminated) * q[successor].max()
+        target = reward + gamma * (1.0 - terminated) * _max(q, successor)
         q[state, action] += lr * (target - q[state, action])
         state, elapsed = successor, elapsed + 1
         done = terminated or (tables.time_limit > 0 and elapsed >= tables.time_limit)
+
+
+@njit(inline="always", error_model="numpy")
+def _max(q, state):
+    """``max q[state]`` without a view, which would count references at every row."""
+    best = q[state, 0]
+    for a in range(1, q.shape[1]):
+        best = max(best, q[state, a])
+    return best
