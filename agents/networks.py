@@ -20,7 +20,16 @@ ROW = 64  # floats: rows of the flat buffer are padded to this, or the last lane
 SLOT = 16  # floats: each parameter begins at a multiple of this
 
 
-class GroupLinear(nn.Module):
+class Layer(nn.Module):
+    """A layer without hooks: looking for them takes longer than a small layer does."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """`forward`, at once."""
+        y: Tensor = self.forward(x)
+        return y
+
+
+class GroupLinear(Layer):
     """``y[k] = x[k] W[k] + b[k]``: one linear layer a seed, in one product."""
 
     def __init__(self, seeds: int, inputs: int, outputs: int, device: torch.device) -> None:
@@ -41,7 +50,7 @@ class GroupLinear(nn.Module):
             self.bias.zero_()
 
 
-class GroupLayerNorm(nn.Module):
+class GroupLayerNorm(Layer):
     """Layer normalisation (Ba et al. 2016) with a gain and a bias of each seed's own."""
 
     def __init__(self, seeds: int, width: int, device: torch.device) -> None:
@@ -52,7 +61,15 @@ class GroupLayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[K, B, width], normalised over the last axis."""
-        return torch.addcmul(self.bias, functional.layer_norm(x, self.width), self.weight)
+        return torch.addcmul(self.bias, torch.layer_norm(x, self.width), self.weight)
+
+
+class ReLU(Layer):
+    """The positive part."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape."""
+        return torch.relu(x)
 
 
 class QNetwork(nn.Module):
@@ -76,7 +93,7 @@ class QNetwork(nn.Module):
             layers.append(GroupLinear(seeds, width, size, device))
             if layer_norm:
                 layers.append(GroupLayerNorm(seeds, size, device))
-            layers.append(nn.ReLU())
+            layers.append(ReLU())
             width = size
         self.trunk = nn.ModuleList(layers)
         self.head = GroupLinear(seeds, width, spec.num_actions, device)

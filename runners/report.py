@@ -1,4 +1,4 @@
-"""What a run came to, for a person: a table on standard output and a learning curve."""
+"""What a run came to, for a person: a learning curve and a table on standard output."""
 
 from __future__ import annotations
 
@@ -33,13 +33,8 @@ MOST_ROWS = 10  # seeds that get a row of their own
 
 
 def show(run: RunFolder, quiet: bool = False) -> None:
-    """Draw the run's curve, print its table unless ``quiet``, and its path as the last line."""
+    """Print the run's table unless ``quiet``, and its path as the last line."""
     summary = run.summary()
-    evals = {seed: run.seed(seed).read_evals().records for seed in run.seeds()}
-    if summary is not None and any(evals.values()):
-        title = f"{summary['agent']} on {summary['env']}"
-        threshold = summary.get("solved_at", {}).get("threshold")
-        write_curve(evals, run.curve, title, threshold, summary.get("optimal_value"))
     if summary is not None and not quiet:
         print_summary(summary)
     sys.stdout.write(f"{run.path}\n")
@@ -65,6 +60,18 @@ class Band(NamedTuple):
     mean: Floats
     low: Floats
     high: Floats
+
+
+def draw_curve(run: RunFolder) -> None:
+    """Draw curve.png of a run, done or under way; nothing before its first evaluation."""
+    from runners.resolve import threshold
+
+    evals = {seed: run.seed(seed).read_evals().records for seed in run.seeds()}
+    if not any(evals.values()):
+        return
+    config, summary = run.config(), run.summary() or {}
+    title = f"{config['agent']} on {config['env']}"
+    write_curve(evals, run.curve, title, threshold(config["env"]), summary.get("optimal_value"))
 
 
 def write_curve(

@@ -12,6 +12,7 @@ import pytest
 from runners import report
 from runners.errors import DiskFault
 from runners.report import band_of, curve_of, print_summary, solved_by, summary_lines, write_curve
+from runners.run_folder import create_run
 
 ROOT = Path(__file__).parents[2]
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -256,35 +257,48 @@ def test_the_c_locale_is_no_obstacle():
 # -- Everything at the end of a run --------------------------------------------------------------
 
 
-class Folder:
-    """As much of a run folder as a report needs."""
-
-    def __init__(self, path, figures, evals):
-        self.path, self.curve, self.figures, self.evals = path, path / "curve.png", figures, evals
-
-    def summary(self):
-        return self.figures
-
-    def seeds(self):
-        return list(self.evals)
-
-    def seed(self, seed):
-        return type("Seed", (), {"read_evals": lambda _: self})()
-
-    @property
-    def records(self):
-        return records([1.0, 2.0])
+def folder(tmp_path, figures, evals):
+    """A run folder with these evaluations by seed."""
+    config = {"agent": "dqn", "env": "CartPole-v1"}
+    run = create_run(str(tmp_path), "dqn-CartPole-v1-0123456789", config)
+    for seed, lines in evals.items():
+        for line in lines:
+            run.seed(seed).add_eval({"lane_steps": line["env_steps"], **line})
+    if figures is not None:
+        run.write_summary(figures)
+    return run
 
 
 def test_the_path_is_the_last_line(tmp_path, capsys):
-    folder = Folder(tmp_path, summary(2), {0: None, 1: None})
-    report.show(folder)
+    run = folder(tmp_path, summary(2), {})
+    report.show(run)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "dqn on CartPole-v1"
-    assert lines[-1] == str(tmp_path)
-    assert folder.curve.read_bytes().startswith(PNG)
+    assert lines[-1] == str(run.path)
 
 
 def test_quiet_leaves_only_the_path(tmp_path, capsys):
-    report.show(Folder(tmp_path, summary(2), {0: None}), quiet=True)
-    assert capsys.readouterr().out == f"{tmp_path}\n"
+    run = folder(tmp_path, summary(2), {})
+    report.show(run, quiet=True)
+    assert capsys.readouterr().out == f"{run.path}\n"
+
+
+@pytest.mark.parametrize("figures", [None, {"optimal_value": 600.0}])
+def test_a_run_is_drawn_while_under_way_and_when_done(tmp_path, monkeypatch, figures):
+    told = []
+    monkeypatch.setattr(report, "write_curve", lambda *args: told.append(args))
+    evals = {0: records([1.0, 2.0]), 3: records([5.0])}
+    run = folder(tmp_path, figures, evals)
+    report.draw_curve(run)
+    ((shown, path, title, threshold, optimal),) = told
+    assert {seed: [r["mean"] for r in lines] for seed, lines in shown.items()} == {
+        0: [1.0, 2.0], 3: [5.0]
+    }  # fmt: skip
+    assert (path, title, threshold) == (run.curve, "dqn on CartPole-v1", 475.0)
+    assert optimal == (600.0 if figures else None)
+
+
+def test_without_an_evaluation_there_is_nothing_to_draw(tmp_path):
+    run = folder(tmp_path, None, {0: []})
+    report.draw_curve(run)
+    assert not run.curve.exists()
