@@ -56,7 +56,14 @@ _TABLES: Mapping[str, Settings] = {
 _TABULAR_AGENTS = ("q_learning", "sarsa", "expected_sarsa", "double_q")
 
 PRESETS: Mapping[tuple[str, str], Settings] = {
-    ("pqn", "CartPole-v1"): {"steps": 307_200, "eval_every": 8_192, "reward_scale": 0.1},
+    ("pqn", "CartPole-v1"): {
+        "steps": 307_200,
+        "eval_every": 8_192,
+        "lanes": 32,
+        "rollout_length": 32,
+        "lr": 1.5e-3,
+        "reward_scale": 0.1,
+    },
     ("dqn", "CartPole-v1"): {
         "steps": 102_400,
         "eval_every": 5_120,

@@ -25,7 +25,7 @@ SWITCHES = {
 }
 
 
-def make_learner(name, spec, **hyper):
+def make_learner(name, spec, device=META, **hyper):
     module = importlib.import_module(AGENTS[name].module)
     config = getattr(module, AGENTS[name].config)(**hyper)
     return module.make_learner(
@@ -34,7 +34,7 @@ def make_learner(name, spec, **hyper):
         4,
         [np.random.SeedSequence([k]) for k in range(SEEDS)],
         [np.random.default_rng(k) for k in range(SEEDS)],
-        META,
+        device,
     )
 
 
