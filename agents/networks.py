@@ -86,7 +86,8 @@ class QNetwork(nn.Module):
         device: torch.device,
     ) -> None:
         super().__init__()
-        self.num_states = spec.num_states
+        self.num_states, self.num_actions = spec.num_states, spec.num_actions
+        self.dueling = dueling
         width = spec.num_states or math.prod(spec.obs_shape)
         layers: list[nn.Module] = []
         for size in hidden:
@@ -96,8 +97,8 @@ class QNetwork(nn.Module):
             layers.append(ReLU())
             width = size
         self.trunk = nn.ModuleList(layers)
-        self.head = GroupLinear(seeds, width, spec.num_actions, device)
-        self.value = GroupLinear(seeds, width, 1, device) if dueling else None
+        # At least two columns: of one, a batched product has other bits for a group than for a seed.
+        self.head = GroupLinear(seeds, width, max(2, spec.num_actions + dueling), device)
 
     def forward(self, obs: Tensor) -> Tensor:
         """Observations [K, B, ...] to action values [K, B, A].
@@ -107,13 +108,14 @@ class QNetwork(nn.Module):
         if self.num_states:
             x = functional.one_hot(obs, self.num_states).to(torch.float32)
         else:
-            x = obs.flatten(2).to(torch.float32)
+            x = obs.reshape(*obs.shape[:2], -1).to(torch.float32)
         for layer in self.trunk:
             x = layer(x)
-        q: Tensor = self.head(x)
-        if self.value is not None:
-            q = self.value(x) + q - q.mean(-1, keepdim=True)
-        return q
+        out: Tensor = self.head(x)
+        if out.shape[-1] == self.num_actions:
+            return out
+        q, rest = out[..., : self.num_actions], out[..., self.num_actions :]
+        return rest + q - q.mean(-1, keepdim=True) if self.dueling else q
 
 
 def initialise(network: nn.Module, generators: Sequence[torch.Generator]) -> None:

@@ -13,6 +13,7 @@ from runners.resolve import make_config
 from runners.sources import Plan
 from runners.state_tree import digest_jsonl, digest_state
 from runners.train import one_thread, run
+from tests.agents.test_meta import CASES
 
 SEEDS = (3, 4, 5)
 SMALL = {
@@ -91,6 +92,15 @@ class Training:
 
     def tensors(self):
         return {name: tensor.numpy() for name, tensor in self.learner.params().tensors.items()}
+
+
+@pytest.mark.parametrize(("name", "switches"), CASES)
+def test_whatever_is_switched_on(name, switches):
+    config = config_of(name, **switches)
+    with one_thread():
+        together, alone = (Training(config, seeds).go(30) for seeds in (SEEDS, SEEDS[1:2]))
+    assert together.learner.updates > 100
+    assert np.array_equal(together.tensors()["flat"][1], alone.tensors()["flat"][0])
 
 
 @pytest.mark.parametrize("kept", [[1], [0, 2]])

@@ -34,9 +34,8 @@ def test_a_linear_network_by_hand():
 
 def test_the_dueling_head_by_hand():
     net = network(dueling=True)
-    net.head.weight.data[0] = torch.tensor([[1.0, 2.0, 6.0], [0.0, 0.0, 0.0]])
-    net.value.weight.data[0] = torch.tensor([[10.0], [0.0]])
-    net.value.bias.data[0] = 5.0
+    net.head.weight.data[0] = torch.tensor([[1.0, 2.0, 6.0, 10.0], [0.0, 0.0, 0.0, 0.0]])
+    net.head.bias.data[0, 0, 3] = 5.0  # the last column is V
     # x = (1, 0): V = 10 + 5, A = (1, 2, 6) with mean 3; V + A - mean = 15 + (-2, -1, 3)
     assert net(torch.tensor([[[1.0, 0.0]]])).tolist() == [[[13.0, 14.0, 18.0]]]
 
