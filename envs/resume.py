@@ -15,21 +15,27 @@ from gymnasium.envs.classic_control import (
 )
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.vector import SyncVectorEnv
-from gymnasium.wrappers import OrderEnforcing, TimeLimit
+from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
 from envs.adapter import GymnasiumEnv
 from envs.contract import VectorSimulator
 
 _KNOWN = (AcrobotEnv, CartPoleEnv, Continuous_MountainCarEnv, MountainCarEnv, PendulumEnv)
+# What `get_state` saves of them, or what has no state. Any other wrapper may have one of its own.
+_KNOWN_WRAPPERS = frozenset({OrderEnforcing, PassiveEnvChecker, TimeLimit})
 
 
 def resumable(env: VectorSimulator, seed: int, separate_lanes: bool) -> GymnasiumEnv | None:
     """``env`` with get_state and set_state, or None where its whole state is not known."""
     if type(env) is CartPoleVectorEnv:
         return ResumableCartPole(env, seed, separate_lanes)
-    if type(env) is SyncVectorEnv and all(type(lane.unwrapped) in _KNOWN for lane in env.envs):
+    if type(env) is SyncVectorEnv and all(map(_is_known, env.envs)):
         return ResumableLanes(env, seed, separate_lanes)
     return None
+
+
+def _is_known(lane: Any) -> bool:
+    return type(lane.unwrapped) in _KNOWN and set(_wrappers(lane)) <= _KNOWN_WRAPPERS
 
 
 class ResumableCartPole(GymnasiumEnv):

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from envs.contract import Array, Spec, VectorSimulator
+from envs.contract import Array, SimulatorError, Spec, VectorSimulator
 from runners import seeding
+from runners.checked import CheckedSimulator, finite
 from runners.seeding import Stream
 
 if TYPE_CHECKING:
@@ -37,15 +38,17 @@ class Evaluator:
 
     def __init__(
         self,
+        env_id: str,
         spec: Spec,
         make_simulator: Callable[[int], VectorSimulator],
         make_actor: MakeActor,
         time_limit: int | None,
     ) -> None:
         """``make_simulator(lanes)`` is called when a seed is first evaluated with so many lanes."""
-        self.spec, self.make_simulator, self.make_actor = spec, make_simulator, make_actor
+        self.env_id, self.spec = env_id, spec
+        self.make_simulator, self.make_actor = make_simulator, make_actor
         self.limit = math.inf if time_limit else EPISODE_LIMIT
-        self.simulators: dict[tuple[int, int], VectorSimulator] = {}
+        self.simulators: dict[tuple[int, int], CheckedSimulator] = {}
 
     def returns(
         self,
@@ -57,8 +60,12 @@ class Evaluator:
     ) -> Array:
         """Undiscounted returns [K, episodes] of the greedy policies.
 
-        Every lane plays one episode a round (surplus lanes of the last one are not counted), so short episodes do not count more often than long
-        ones. Seed k's episodes depend on (seed, purpose, number) alone.
+        Every lane plays one episode a round (surplus lanes of the last one are not counted), so
+        short episodes do not count more often than long ones. Seed k's episodes depend on (seed,
+        purpose, number) alone.
+
+        Raises:
+            SimulatorError: a simulator raised, or returned a wrong shape, dtype or number.
         """
         actor = self.make_actor(
             [seeding.generator(s, Stream.EVALUATION, purpose, number) for s in seeds]
@@ -83,7 +90,7 @@ class Evaluator:
         obs = np.zeros((len(seeds), lanes, *self.spec.obs_shape), self.spec.obs_dtype)
         for k, seed in enumerate(seeds):
             episode_seed = seeding.integer(seed, Stream.EVALUATION, purpose, number, index)
-            obs[k], _ = envs[k].reset(seed=episode_seed)
+            obs[k], _ = envs[k].reset(0, episode_seed)
         first = np.ones((len(seeds), lanes), np.bool_)
         totals = np.zeros((len(seeds), lanes))
         playing = np.ones((len(seeds), lanes), np.bool_)
@@ -92,19 +99,31 @@ class Evaluator:
         while playing.any() and steps < self.limit:
             actions, state, _ = actor.act(obs, first, {}, state, False)
             for k in np.flatnonzero(playing.any(axis=1)).tolist():
-                obs[k], reward, terminated, truncated, _ = envs[k].step(actions[k])
-                totals[k] += reward * playing[k]
+                obs[k], reward, terminated, truncated, _ = envs[k].step(steps, actions[k])
+                np.add(totals[k], reward, out=totals[k], where=playing[k])
                 playing[k] &= ~(terminated | truncated)
+            if not (finite(obs) and finite(totals)):
+                self._bad_number(steps, obs, totals)
             first[:] = False
             steps += 1
         return totals
 
-    def _simulator(self, position: int, lanes: int) -> VectorSimulator:
+    def _bad_number(self, step: int, obs: Array, totals: Array) -> None:
+        """Name the first lane of the first seed whose observation or reward is not finite."""
+        sound = np.asarray(np.isfinite(obs).reshape(*totals.shape, -1).all(axis=-1))
+        k, lane = np.argwhere(~(sound & np.isfinite(totals)))[0].tolist()
+        what = (
+            "the reward is not finite" if sound[k, lane] else f"the observation is {obs[k, lane]}"
+        )
+        raise SimulatorError(self.env_id, lane, step, f"in an evaluation {what}")
+
+    def _simulator(self, position: int, lanes: int) -> CheckedSimulator:
         if (position, lanes) not in self.simulators:
-            self.simulators[position, lanes] = self.make_simulator(lanes)
+            env = self.make_simulator(lanes)
+            self.simulators[position, lanes] = CheckedSimulator(env, self.env_id)
         return self.simulators[position, lanes]
 
     def close(self) -> None:
         """Close the simulators."""
-        for env in self.simulators.values():
-            env.close()
+        for checked in self.simulators.values():
+            checked.env.close()

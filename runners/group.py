@@ -54,10 +54,18 @@ class Setting:
         return size
 
     def evaluator(self) -> Evaluator:
-        """Fresh simulators for greedy episodes."""
-        return Evaluator(
-            self.spec, lambda lanes: self.simulator(lanes, 0), self.make_actor, self.time_limit
-        )
+        """Fresh simulators for greedy episodes.
+
+        Not ``async`` ones: a hundred lanes a seed would be a hundred processes a seed. ``sync``
+        gives the same episodes.
+        """
+        c = self.config
+        backend = "sync" if c.backend == "async" else c.backend
+
+        def make(lanes: int) -> VectorSimulator:
+            return envs.make(c.env, lanes, 0, backend, **c.env_options)
+
+        return Evaluator(c.env, self.spec, make, self.make_actor, self.time_limit)
 
 
 def make_setting(config: RunConfig) -> Setting:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
@@ -24,6 +24,7 @@ from envs.contract import (
     VectorSimulator,
 )
 from runners import seeding
+from runners.checked import CheckedSimulator, finite
 from runners.seeding import Stream
 from runners.sources import Plan
 
@@ -55,16 +56,23 @@ class RolloutWorker:
             [seeding.generator(seed, Stream.ACTOR, b) for b in range(blocks)] for seed in seeds
         ]
         self.lanes = self.simulators[0][0].num_envs
-        self.blocks = _numbered(self.simulators)
-        self.raw_dtype = self.simulators[0][0].single_observation_space.dtype
-        self.resumable = all(isinstance(env, Resumable) for _, _, env in self.blocks)
+        self.resumable = all(isinstance(env, Resumable) for row in self.simulators for env in row)
         self.steps_done = 0  # rows so far, for messages
         self.newest = 0  # the row that is row 0 of the next rollout
         self.pending_reset: int | None = None  # number of the checkpoint that asked for it
         self.range_warned = False
+        self._watch()
         self._build_actors()
         self._allocate()
         self._begin()
+
+    def _watch(self) -> None:
+        """Number every simulator by its seed and its block, and look at what it returns."""
+        self.blocks = []
+        for k, row in enumerate(self.simulators):
+            for b, env in enumerate(row):
+                first_lane = (k * len(row) + b) * self.lanes
+                self.blocks.append((k, b, CheckedSimulator(env, self.env_id, first_lane)))
 
     def _build_actors(self) -> None:
         """One actor a block position: it acts for that block of every seed at once."""
@@ -86,8 +94,8 @@ class RolloutWorker:
         if isinstance(space, spaces.Box):  # a row's bounds, laid out like the row
             lanes = int(np.prod(shape))
             self.low, self.high = (
-                np.tile(space.low.ravel(), lanes),
-                np.tile(space.high.ravel(), lanes),
+                np.tile(bound.astype(spec.obs_dtype).ravel(), lanes)
+                for bound in (space.low, space.high)
             )
         self.facts: dict[str, Array] = {}
         self.step_facts: dict[str, Array] = {}
@@ -96,7 +104,7 @@ class RolloutWorker:
     def _begin(self) -> None:
         """Every lane's first observation is row 0 of the first rollout."""
         for k, b, env in self.blocks:
-            self.obs[0, k, b], info = env.reset()
+            self.obs[0, k, b], info = env.reset(self.steps_done)
             self._record_facts(0, k, b, info)
         self.first[0] = True
 
@@ -156,26 +164,19 @@ class RolloutWorker:
             for name, value in extras.items():
                 self._column(self.extras, name, value.shape[2:], value.dtype)[t, :, b] = value
 
-    def _step(self, t: int, k: int, b: int, env: VectorSimulator) -> None:
+    def _step(self, t: int, k: int, b: int, env: CheckedSimulator) -> None:
         if self.pending_reset is not None:
             number = self.pending_reset
             seed = seeding.integer(self.seeds[k], Stream.FORCED_RESET, b, number)
-            self.obs[t + 1, k, b], info = env.reset(seed=seed)
+            self.obs[t + 1, k, b], info = env.reset(self.steps_done + t, seed)
             self.reward[t, k, b] = 0.0
             self.terminated[t, k, b] = self.truncated[t, k, b] = False
             self._record_facts(t + 1, k, b, info)
             return
-        try:
-            obs, reward, terminated, truncated, info = env.step(self.action[t, k, b])
-        except Exception as error:
-            self._fault(t, k, b, 0, f"step raised {type(error).__name__}: {error}", error)
-        place = self.obs[t + 1, k, b]
-        if obs.shape != place.shape or obs.dtype != self.raw_dtype:
-            got, expected = f"{obs.dtype}{obs.shape}", f"{self.raw_dtype}{place.shape}"
-            self._fault(t, k, b, 0, f"the observation is {got}, not {expected}")
-        if getattr(reward, "shape", None) != (self.lanes,):
-            self._fault(t, k, b, 0, f"the reward's shape is {np.shape(reward)}, not [lanes]")
-        place[...] = obs
+        obs, reward, terminated, truncated, info = env.step(
+            self.steps_done + t, self.action[t, k, b]
+        )
+        self.obs[t + 1, k, b] = obs
         self.reward[t, k, b] = reward
         self.terminated[t, k, b] = terminated
         self.truncated[t, k, b] = truncated
@@ -221,15 +222,13 @@ class RolloutWorker:
 
     def _check(self, rollout: Rollout) -> None:
         """Look at whole arrays once a rollout; the lane is searched only when one is bad."""
-        if not _finite(rollout.reward):
+        if not finite(rollout.reward):
             t, lane = np.argwhere(~np.isfinite(rollout.reward))[0]
             self._bad_number(t, lane, f"the reward is {rollout.reward[t, lane]}")
-        if rollout.obs.dtype.kind != "f":
-            return
-        if not _finite(rollout.obs):
+        if not finite(rollout.obs):
             t, lane = np.argwhere(~np.isfinite(rollout.obs))[0][:2]
-            self._bad_number(t - 1, lane, f"the observation is {rollout.obs[t, lane]}")
-        if not self.range_warned:
+            self._bad_number(max(t - 1, 0), lane, f"the observation is {rollout.obs[t, lane]}")
+        if rollout.obs.dtype.kind == "f" and not self.range_warned:
             flat = rollout.obs.reshape(len(rollout.obs), -1)
             outside = np.count_nonzero(flat < self.low) + np.count_nonzero(flat > self.high)
             if outside:
@@ -237,14 +236,8 @@ class RolloutWorker:
                 told = f"{outside} numbers of a rollout lie outside the observation space"
                 warnings.warn(f"{self.env_id}: {told}; told once", stacklevel=2)
 
-    def _bad_number(self, t: int, lane: int, what: str) -> NoReturn:
+    def _bad_number(self, t: int, lane: int, what: str) -> None:
         raise SimulatorError(self.env_id, int(lane), self.steps_done + int(t), what)
-
-    def _fault(
-        self, t: int, k: int, b: int, lane: int, what: str, cause: Exception | None = None
-    ) -> NoReturn:
-        column = (k * len(self.simulators[0]) + b) * self.lanes + lane
-        raise SimulatorError(self.env_id, column, self.steps_done + t, what) from cause
 
     def state_dict(self) -> State:
         """Between two rollouts: the row to come, streams, and simulators where they can."""
@@ -262,9 +255,9 @@ class RolloutWorker:
         }
         if self.resumable:
             state["simulators"] = {
-                f"{k}.{b}": env.get_state()
-                for k, b, env in self.blocks
-                if isinstance(env, Resumable)
+                f"{k}.{b}": checked.env.get_state()
+                for k, b, checked in self.blocks
+                if isinstance(checked.env, Resumable)
             }
         return state
 
@@ -281,9 +274,9 @@ class RolloutWorker:
         self.actor_states = [state["actor_states"][str(b)] for b in range(len(self.actors))]
         self.pending_reset, self.steps_done = state["pending_reset"], state["steps_done"]
         if self.resumable:
-            for k, b, env in self.blocks:
-                if isinstance(env, Resumable):
-                    env.set_state(state["simulators"][f"{k}.{b}"])
+            for k, b, checked in self.blocks:
+                if isinstance(checked.env, Resumable):
+                    checked.env.set_state(state["simulators"][f"{k}.{b}"])
 
     def keep(self, seeds: Sequence[int]) -> None:
         """Go on with the seeds at these positions only; the others' simulators are closed."""
@@ -296,7 +289,7 @@ class RolloutWorker:
         before = (self.obs, self.first, self.facts, self.done_before)
         self.seeds = [self.seeds[k] for k in kept]
         self.simulators = [self.simulators[k] for k in kept]
-        self.blocks = _numbered(self.simulators)
+        self._watch()
         self.generators = [self.generators[k] for k in kept]
         self._build_actors()
         self._allocate()
@@ -307,17 +300,6 @@ class RolloutWorker:
 
     def close(self) -> None:
         """Close the simulators."""
-        for _, _, env in self.blocks:
-            env.close()
-
-
-def _numbered(simulators: list[list[VectorSimulator]]) -> list[tuple[int, int, VectorSimulator]]:
-    """Every simulator with the position of its seed and its block."""
-    return [(k, b, env) for k, row in enumerate(simulators) for b, env in enumerate(row)]
-
-
-def _finite(numbers: Array) -> bool:
-    """Whether all are finite. A finite sum says so at once; an infinite one may have overflowed."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        total = numbers.sum()
-    return bool(np.isfinite(total) or np.isfinite(numbers).all())
+        for row in self.simulators:
+            for env in row:
+                env.close()

@@ -4,6 +4,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.envs.classic_control import CartPoleEnv
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 import envs
@@ -170,6 +171,22 @@ def test_state_goes_on_in_another_environment(env_id, backend):
 
 def test_environments_of_unknown_state_are_not_resumable():
     assert not isinstance(envs.make("Taxi-v4", 1, 0, "sync"), Resumable)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda env: gymnasium.wrappers.FlattenObservation(
+            gymnasium.wrappers.FrameStackObservation(env, 4)
+        ),
+        gymnasium.wrappers.NormalizeReward,
+    ],
+)
+def test_nor_are_wrappers_with_a_state_of_their_own(wrap, request):
+    name = f"Wrapped{abs(hash(request.node.name))}-v0"
+    gymnasium.register(name, lambda: wrap(CartPoleEnv()), max_episode_steps=10)
+    assert not isinstance(envs.make(name, 1, 0, "sync"), Resumable)
+    del gymnasium.registry[name]
 
 
 class Shifted(gymnasium.Env):

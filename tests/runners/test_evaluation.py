@@ -9,7 +9,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from agents.contract import Params
-from envs.contract import spec_of
+from envs.contract import SimulatorError, spec_of
 from runners.evaluation import EPISODE_LIMIT, MAX_LANES, Evaluator, Purpose
 
 PARAMS = Params(0, 0, {}, {})
@@ -71,7 +71,11 @@ def make(time_limit=50, endless=False):
         actors.append(Still(generators))
         return actors[-1]
 
-    return Evaluator(spec_of(Countdown(1)), simulator, actor, time_limit), envs, actors
+    return (
+        Evaluator("Countdown-v0", spec_of(Countdown(1)), simulator, actor, time_limit),
+        envs,
+        actors,
+    )
 
 
 def test_each_lane_plays_one_whole_episode():
@@ -134,6 +138,63 @@ def test_where_episodes_have_no_limit_they_are_cut():
 def test_the_environment_s_own_limit_is_left_to_it():
     evaluator, _, _ = make(time_limit=5_000)
     assert evaluator.limit > EPISODE_LIMIT
+
+
+def nan_at(place):
+    def fault(result):
+        result = list(result)
+        result[place] = np.array(result[place], np.float32)
+        result[place][1] = np.nan
+        return tuple(result)
+
+    return fault
+
+
+def fails(result):
+    raise ZeroDivisionError("somewhere inside")
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (nan_at(0), r"lane 1, step 2: in an evaluation the observation is \[nan\]"),
+        (nan_at(1), "lane 1, step 2: in an evaluation the reward is not finite"),
+        (fails, "lane 0, step 2: step raised ZeroDivisionError"),
+        (lambda result: (result[0], True, *result[2:]), "the reward is a bool, no array"),
+    ],
+)
+def test_a_fault_in_an_evaluation_is_one_of_the_simulator(fault, told):
+    class Faulty(Countdown):
+        def step(self, actions):
+            result = super().step(actions)
+            return fault(result) if self.steps_taken == 3 else result
+
+    evaluator = Evaluator("Faulty-v0", spec_of(Countdown(1)), lambda n: Faulty(n, True), Still, 0)
+    with pytest.raises(SimulatorError, match=told):
+        evaluator.returns(PARAMS, [0], 2, Purpose.FINAL)
+
+
+def test_what_a_lane_does_after_its_episode_does_not_count():
+    class Late(Countdown):
+        def step(self, actions):
+            obs, reward, *rest = super().step(actions)
+            reward[0] = reward[0] if self.steps_taken == 1 else np.nan
+            return obs, reward, *rest
+
+    evaluator = Evaluator("Late-v0", spec_of(Countdown(1)), Late, Still, 50)
+    assert evaluator.returns(PARAMS, [0], 3, Purpose.FINAL).tolist() == [[1, 2, 3]]
+
+
+def test_processes_are_not_started_for_evaluations(monkeypatch):
+    from runners import group as groups
+    from runners.resolve import make_config
+
+    config = make_config("dqn", "MountainCar-v0", steps=100, backend="async", lanes=1)
+    setting = groups.make_setting(config)
+    evaluator = setting.evaluator()
+    made = evaluator.make_simulator(2)
+    assert type(made.unwrapped).__name__ == "SyncVectorEnv"
+    made.close()
 
 
 def test_weights_are_not_touched():

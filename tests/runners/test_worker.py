@@ -62,8 +62,31 @@ BLOCK_FAULTS = {
     "obs shape": (lambda obs, *rest: (obs[:, :1], *rest), r"float32\(2, 1\), not float32\(2, 2\)"),
     "obs lanes": (lambda obs, *rest: (obs[:1], *rest), r"float32\(1, 2\), not float32\(2, 2\)"),
     "obs dtype": (lambda obs, *rest: (obs.astype(np.float64), *rest), r"float64\(2, 2\), not f"),
-    "reward shape": (lambda obs, reward, *rest: (obs, reward[:1], *rest), r"shape is \(1,\)"),
-}
+    "obs list": (lambda obs, *rest: (obs.tolist(), *rest), r"a list, no array"),
+    "reward shape": (
+        lambda obs, reward, *rest: (obs, reward[:1], *rest), r"reward is float64\(1,\)"
+    ),
+    "reward bool": (
+        lambda obs, reward, *rest: (obs, reward > 0, *rest), r"reward is bool\(2,\), not a number"
+    ),
+    "reward text": (
+        lambda obs, reward, *rest: (obs, reward.astype(str), *rest), r"reward is <U\d+\(2,\)"
+    ),
+    "one flag": (
+        lambda obs, reward, terminated, truncated, info: (obs, reward, True, truncated, info),
+        "terminated is a bool, no array",
+    ),
+    "flag shape": (
+        lambda obs, reward, terminated, truncated, info:
+            (obs, reward, terminated, truncated[:1], info),
+        r"truncated is bool\(1,\)",
+    ),
+    "flag dtype": (
+        lambda obs, reward, terminated, truncated, info:
+            (obs, reward, np.full(2, np.nan), truncated, info),
+        r"terminated is float64\(2,\), not a bool",
+    ),
+}  # fmt: skip
 LANE_FAULTS = {
     "NaN observation": (nan_obs, "observation is"),
     "NaN reward": (nan_reward, "the reward is nan"),
@@ -98,6 +121,57 @@ def test_a_bad_number_is_found_in_its_lane_and_step(fault, told):
     with pytest.raises(SimulatorError, match=told) as caught:
         made.collect(Plan(4, None), 0)
     assert (caught.value.lane, caught.value.step) == (7, 5)
+
+
+class WrongAtReset(ScriptedEnv):
+    """Begins with what ``fault`` makes of its first observations."""
+
+    def __init__(self, fault):
+        super().__init__(2, 0, limit=100, p_end=0.0)
+        self.fault = fault
+
+    def reset(self, **arguments):
+        return self.fault(super().reset(**arguments)[0]), {}
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (raises, "lane 0, step 0: reset raised ZeroDivisionError"),
+        (lambda obs: obs[0], r"lane 0, step 0: the observation is float32\(2,\), not"),
+        (lambda obs: nan_obs(obs)[0], "lane 1, step 0: the observation is"),
+    ],
+)
+def test_the_first_observation_is_looked_at(fault, told):
+    with pytest.raises(SimulatorError, match=told):
+        worker(lambda seed, block: WrongAtReset(fault)).collect(Plan(2, None), 0)
+
+
+class States(ScriptedEnv):
+    """Counts its steps, and says that there are five of them."""
+
+    def __init__(self, first):
+        super().__init__(2, 0, limit=100, p_end=0.0)
+        self.single_observation_space = spaces.Discrete(5)
+        self.at = first
+
+    def reset(self, **arguments):
+        super().reset(**arguments)
+        return np.array([0, self.at]), {}
+
+    def step(self, actions):
+        self.at += 1
+        return np.array([0, self.at]), *super().step(actions)[1:]
+
+
+@pytest.mark.parametrize(("first", "step"), [(3, 1), (5, 0), (-1, 0)])
+def test_a_state_that_the_space_does_not_have_goes_no_further(first, step):
+    with pytest.raises(SimulatorError, match=r"is (5|-1), not in 0\.\.4") as caught:
+        RolloutWorker(
+            "States-v0", spec_of(States(0)), [0], 1, lambda seed, block: States(first), RandomActor,
+            max_rows=4, reward_dtype=np.float32,
+        ).collect(Plan(4, None), 0)  # fmt: skip
+    assert (caught.value.lane, caught.value.step) == (1, step)
 
 
 def test_the_cause_stays_attached():
