@@ -123,8 +123,12 @@ class GradientLearner:
 
     def _target_is_due(self) -> bool:
         """Whether this update's lane step is the first past a multiple of ``target_period``."""
-        per_period = self.hyper.replay_ratio * self.hyper.target_period
-        return self.updates // per_period > (self.updates - 1) // per_period
+        h = self.hyper
+        before, now = (
+            (h.learning_starts + u / h.replay_ratio) // h.target_period
+            for u in (self.updates - 1, self.updates)
+        )
+        return now > before
 
     def params(self) -> Params:
         """The online parameters and ε at the clock."""

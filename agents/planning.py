@@ -17,7 +17,7 @@ from scipy.sparse.linalg import spsolve
 
 from envs.contract import Array, FiniteMDP
 
-MAX_SWEEPS = 1_000_000
+MAX_SWEEPS = 100_000
 
 
 def q_star(mdp: FiniteMDP, gamma: float, tol: float = 1e-10) -> Array:
@@ -35,7 +35,7 @@ def q_star(mdp: FiniteMDP, gamma: float, tol: float = 1e-10) -> Array:
         [S, A] float64.
 
     Raises:
-        ArithmeticError: no convergence, which can happen at gamma 1 only.
+        ArithmeticError: no convergence in `MAX_SWEEPS`, which a gamma of 1 or next to it can take.
 
     Source: Sutton and Barto 2018, eq. 4.2 and 4.10; the stopping rule is the contraction's,
         |Q_k − Q*| ≤ γ / (1 − γ) |Q_k − Q_{k−1}|.
@@ -50,7 +50,7 @@ def q_star(mdp: FiniteMDP, gamma: float, tol: float = 1e-10) -> Array:
         if change <= max(allowed, 4 * np.finfo(np.float64).eps * np.abs(q).max()):
             return q
     raise ArithmeticError(
-        f"values still change by {change:g} a sweep: at gamma 1 some policy of "
+        f"after {MAX_SWEEPS:,} sweeps values still change by {change:g}: at gamma 1 some policy of "
         "this MDP never terminates"
     )
 
@@ -158,12 +158,16 @@ def max_q_error(mdp: FiniteMDP, q: Array, gamma: float) -> Array:
     Args:
         mdp: the task.
         q: action values [S, A] or [K, S, A].
-        gamma: the agent's discount; Q* is `q_star` at this gamma, truncation bootstrapped.
+        gamma: the agent's discount; Q* is at this gamma, truncation bootstrapped.
 
     Returns:
         float64 [] or [K].
+
+    Raises:
+        ArithmeticError: there is no finite Q*, which can be at gamma 1 only.
     """
-    error: Array = np.abs(q - q_star(mdp, gamma))[..., reachable(mdp), :].max(axis=(-2, -1))
+    optimal = policy_iteration(mdp, gamma) if gamma < 1 else q_star(mdp, gamma)
+    error: Array = np.abs(q - optimal)[..., reachable(mdp), :].max(axis=(-2, -1))
     return error
 
 

@@ -1,8 +1,8 @@
 """PQN: Q(λ) on many parallel lanes, without replay or target network.
 
 Gallici et al. 2024, "Simplifying Deep Temporal Difference Learning", arXiv:2407.04811, Algorithm 1.
-LayerNorm takes the place of the target network. Each rollout's targets are computed once with the
-parameters that acted, then fitted for a few epochs of shuffled minibatches.
+LayerNorm takes the place of the target network. Each rollout's targets are computed once, with the
+newest parameters, then fitted for a few epochs of shuffled minibatches.
 Deviations: Adam for RAdam; truncation bootstraps from the true final observation.
 """
 
@@ -40,6 +40,7 @@ from agents.rules import multistep, td
 from envs.contract import Spec
 
 GROUP = 10  # seeds trained together
+_TINY = torch.finfo(torch.float32).tiny
 
 
 @dataclass(frozen=True)
@@ -215,11 +216,12 @@ class PQNLearner:
         return Params(self.version, self.lane_steps, tensors, {"epsilon": epsilon})
 
     def metrics(self) -> dict[str, Array]:
-        """Means [K] over the rows of the latest minibatch that count; waits for the device."""
-        counted = {
-            name: value * (self._weight / self._weight.mean(-1, keepdim=True))
-            for name, value in self._metrics.items()
-        }
+        """Means [K] over the rows of the latest minibatch that count, 0 where none does.
+
+        Waits for the device.
+        """
+        share = self._weight / self._weight.mean(-1, keepdim=True).clamp(min=_TINY)
+        counted = {name: value * share for name, value in self._metrics.items()}
         return read_metrics(counted, self.config.reward_scale)
 
     def state_dict(self) -> State:

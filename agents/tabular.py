@@ -8,7 +8,7 @@ Q-learning (Watkins 1989; Sutton & Barto 2018, equation 6.8), SARSA (equation 6.
 The kernels serve two ways of running: `TabularLearner` behind the ordinary loop, and the fused
 source, which acts, steps and learns in one kernel. At rollouts of one row both give the same bits.
 Each lane step takes two numbers from the actor's generator (`choose`) and, where the rule flips a
-coin, each valid row one from the learner's.
+coin, each row one from the learner's.
 """
 
 from __future__ import annotations
@@ -150,7 +150,8 @@ class TabularLearner:
         shape = (len(self.generators), tables, spec.num_states, spec.num_actions)
         self.q = np.full(shape, config.initial_value)
         self.waiting = np.zeros((shape[0], lanes, 5))
-        self.sums = np.zeros((shape[0], 4))
+        self.sums = np.zeros((shape[0], 4))  # over the rows learned since metrics were read
+        self.means = np.zeros((shape[0], 3))  # as they were read last
         self.fused = False  # a fused source learns in its kernel; observing then only counts
         self.updates = self.lane_steps = self.version = 0
 
@@ -177,7 +178,6 @@ class TabularLearner:
                 rollout.obs, rollout.first, rollout.action, rollout.reward, rollout.terminated
             )
         ]  # fmt: skip
-        self.sums[:] = 0.0
         for k in range(len(self.q)):
             learn_rows(  # type: ignore[call-arg] # numba's stub takes no starred arguments
                 c.rule, self.q[k], *(column[k] for column in columns),
@@ -215,9 +215,11 @@ class TabularLearner:
         return Params(self.version, self.lane_steps, tensors, {"epsilon": self._epsilon()})
 
     def metrics(self) -> dict[str, Array]:
-        """Means [K] over the rows of the latest rollout."""
-        count = np.maximum(self.sums[:, 0], 1.0)
-        td_error, q_mean, target_mean = (self.sums[:, i] / count for i in (1, 2, 3))
+        """Means [K] over the rows learned since this was last asked for; the last ones without any."""
+        count = self.sums[:, :1]
+        np.divide(self.sums[:, 1:], count, out=self.means, where=count > 0)
+        self.sums[:] = 0.0
+        td_error, q_mean, target_mean = self.means.T.copy()
         return {
             "loss": td_error, "td_error": td_error, "q_mean": q_mean, "target_mean": target_mean
         }  # fmt: skip
@@ -227,6 +229,7 @@ class TabularLearner:
             "q": self.q,
             "waiting": self.waiting,
             "sums": self.sums,
+            "means": self.means,
             "generators": [generator.bit_generator.state for generator in self.generators],
             "updates": self.updates,
             "lane_steps": self.lane_steps,
@@ -235,7 +238,7 @@ class TabularLearner:
 
     def load_state_dict(self, state: State) -> None:
         self.q[:], self.waiting[:] = state["q"], state["waiting"]
-        self.sums[:] = state["sums"]
+        self.sums[:], self.means[:] = state["sums"], state["means"]
         for generator, saved in zip(self.generators, state["generators"], strict=True):
             generator.bit_generator.state = saved
         self.updates, self.lane_steps = state["updates"], state["lane_steps"]
@@ -244,7 +247,8 @@ class TabularLearner:
     def keep(self, seeds: Sequence[int]) -> None:
         """Go on with the seeds at these positions of the group only."""
         kept = list(seeds)
-        self.q, self.waiting, self.sums = self.q[kept], self.waiting[kept], self.sums[kept]
+        self.q, self.waiting = self.q[kept], self.waiting[kept]
+        self.sums, self.means = self.sums[kept], self.means[kept]
         self.generators = [self.generators[k] for k in kept]
 
 

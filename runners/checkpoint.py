@@ -284,12 +284,14 @@ def _remove(path: Path) -> None:
 def load_newest(run: RunFolder, group: Group, *, read_only: bool = False) -> Loaded | None:
     """The newest checkpoint that is whole, or None where the group never made one.
 
+    Step 0 is saved before anything is recorded, so records without a checkpoint have lost theirs.
+
     Newer ones that are damaged are renamed to ``bad-...``, because the run goes on from before
     them; the next save removes them. ``read_only`` leaves them as they are, for looking without
     the lock.
 
     Raises:
-        NoCheckpoint: there are checkpoints, and none can be used.
+        NoCheckpoint: none of the checkpoints can be used, or none is left.
     """
     folder = run.group(group)
     steps = folder / "checkpoints"
@@ -305,9 +307,10 @@ def load_newest(run: RunFolder, group: Group, *, read_only: bool = False) -> Loa
         if not read_only:
             _tidy(steps, [other for other in found if other > step])
         return loaded
-    if not skipped and not any(steps.glob("bad-*")):
+    lost = any(run.seed(seed).begun for seed in group.seeds)
+    if not skipped and not lost and not any(steps.glob("bad-*")):
         return None
-    reasons = "; ".join(skipped) or "all were found damaged before"
+    reasons = "; ".join(skipped) or "all are gone or were found damaged before"
     raise NoCheckpoint(f"{steps}: no usable checkpoint ({reasons}); begin anew with --fresh")
 
 

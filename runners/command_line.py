@@ -51,6 +51,8 @@ class Train(NamedTuple):
     config: RunConfig
     options: Options
     preset: str | None
+    seeds: Sequence[int]
+    resumed: run_folder.RunFolder | None  # the run that --resume means
 
 
 @dataclass(frozen=True)
@@ -94,9 +96,14 @@ def parse_train(argv: Sequence[str]) -> Train:
     )
     values["env_options"] = defaults["env_options"] | _env_options(values["env_options"])
     config = resolve(agent, values.pop("env"), values)
-    if options.resume:
-        options = _resumed(config, options, base, given)
-    return Train(config, options, presets.preset(agent, env)[0])
+    made = Train(
+        config,
+        options,
+        presets.preset(agent, env)[0],
+        range(options.seed, options.seed + options.seeds),
+        None,
+    )
+    return _resumed(made, base, given) if options.resume else made
 
 
 def _peek(tokens: Sequence[str], name: str) -> str:
@@ -125,14 +132,19 @@ def _agent(named: str | None, base: Json) -> str:
     return named or stored or DEFAULT_AGENT
 
 
-def _resumed(config: RunConfig, options: Options, base: Json, given: set[str]) -> Options:
+def _resumed(made: Train, base: Json, given: set[str]) -> Train:
+    """Go on with a run where it is: with the seeds it has, unless others are named."""
+    config, options = made.config, made.options
     changed = difference(to_json(config), base)
     if changed:
         raise BadInput(f"resume: a run goes on as it began, but {'; '.join(changed)}")
-    seeds = run_folder.find_run(options.resume, options.out).seeds()
-    if seeds and not {"seeds", "seed"} & given:
-        return dataclasses.replace(options, seed=seeds[0], seeds=seeds[-1] - seeds[0] + 1)
-    return options
+    folder = run_folder.find_run(options.resume, options.out)
+    seeds = [seed for group in folder.groups() for seed in group.seeds]
+    return made._replace(
+        options=dataclasses.replace(options, out=str(folder.path.parent)),
+        seeds=made.seeds if {"seeds", "seed"} & given else seeds or made.seeds,
+        resumed=folder,
+    )
 
 
 def _env_options(pairs: Sequence[str]) -> dict[str, Any]:

@@ -15,7 +15,15 @@ import torch
 import envs
 from agents import AGENTS
 from agents.contract import Learner
-from envs.contract import FiniteMDP, Resumable, Spec, VectorSimulator, mdp_of, spec_of
+from envs.contract import (
+    FiniteMDP,
+    Resumable,
+    Spec,
+    UnsupportedEnv,
+    VectorSimulator,
+    mdp_of,
+    spec_of,
+)
 from runners import seeding
 from runners.config import RunConfig
 from runners.evaluation import Evaluator
@@ -75,12 +83,22 @@ def make_setting(config: RunConfig) -> Setting:
         BadInput: the agent cannot act in the environment, or not read its observations.
     """
     probe = envs.make(config.env, 1, 0, config.backend, **config.env_options)
-    spec, mdp, resumable = spec_of(probe), mdp_of(probe), isinstance(probe, Resumable)
+    spec, resumable = spec_of(probe), isinstance(probe, Resumable)
     probe.close()
     check_fit(config, spec)
     limit = envs.time_limit(config.env, **config.env_options)
     agent = importlib.import_module(AGENTS[config.agent].module)
-    return Setting(config, spec, mdp, resumable, limit, agent)
+    return Setting(config, spec, _mdp(config), resumable, limit, agent)
+
+
+def _mdp(config: RunConfig) -> FiniteMDP | None:
+    """The arrays of the environment, whichever backend steps it."""
+    if envs.SIMULATORS.get(config.env) != "tabular":
+        return None
+    try:
+        return mdp_of(envs.make(config.env, 1, 0, "tabular", **config.env_options))
+    except UnsupportedEnv:  # an option that only Gymnasium's own environment knows
+        return None
 
 
 def make_learner(setting: Setting, seeds: Sequence[int]) -> Learner:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,7 +76,8 @@ def exact_figures(setting: Setting, params: Params) -> dict[str, list[Any]]:
     """On a finite MDP: the policies' exact values, and the largest errors against Q*.
 
     ``policy_value`` is the expected undiscounted return of an episode under the time limit,
-    ``max_q_error`` is in raw reward units, at the agent's gamma; None where rewards are clipped.
+    ``max_q_error`` is in raw reward units, at the agent's gamma; None where rewards are clipped, or
+    at gamma 1 where episodes need not end and Q* is infinite.
     """
     mdp, hyper = setting.mdp, setting.config.hyper
     if mdp is None:
@@ -85,11 +87,11 @@ def exact_figures(setting: Setting, params: Params) -> dict[str, list[Any]]:
     seeds = len(next(iter(params.tensors.values())))
     q = state_values(setting, params, seeds, mdp.num_states)
     values = planning.policy_value(mdp, planning.greedy(q), horizon(setting))
-    if getattr(hyper, "reward_clip", 0.0):
-        errors: list[Any] = [None] * seeds
-    else:
+    errors: list[Any] = [None] * seeds
+    if not getattr(hyper, "reward_clip", 0.0):
         raw = q / getattr(hyper, "reward_scale", 1.0)
-        errors = [float(e) for e in planning.max_q_error(mdp, raw, hyper.gamma)]
+        with contextlib.suppress(ArithmeticError):
+            errors = [float(e) for e in planning.max_q_error(mdp, raw, hyper.gamma)]
     return {"policy_value": [float(v) for v in values], "max_q_error": errors}
 
 

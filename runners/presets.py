@@ -1,7 +1,7 @@
 """What is known to work: settings of an agent on an environment, and what to take where nothing is.
 
 Every table maps flag names to values, hyperparameters and the run's own settings alike; a flag or a
-``--config`` file goes over them. A 0 or ``auto`` is worked out by `runners.config.resolve`.
+``--config`` file goes over them. A 0 or ``auto`` is worked out by `runners.resolve`.
 """
 
 from __future__ import annotations

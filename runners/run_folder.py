@@ -35,6 +35,11 @@ class Group(NamedTuple):
     first: int
     last: int
 
+    @property
+    def seeds(self) -> range:
+        """All of them."""
+        return range(self.first, self.last + 1)
+
     def __str__(self) -> str:
         return f"{self.first}-{self.last}"
 
@@ -46,6 +51,11 @@ class SeedFolder:
         self.path, self.seed = path, seed
         self.metrics, self.evals = path / "metrics.jsonl", path / "evals.jsonl"
         self.best, self.last = path / "best", path / "last"
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything has been recorded."""
+        return any(path.is_file() and path.stat().st_size for path in (self.metrics, self.evals))
 
     def add_metrics(self, record: Mapping[str, Any]) -> None:
         """Append a line to metrics.jsonl; it has ``lane_steps``."""
@@ -196,13 +206,13 @@ class RunFolder:
 
     def _check_overlap(self, group: Group, new: bool) -> None:
         for other in self.groups():
-            if other != group and other.first <= group.last and group.first <= other.last:
+            if other != group and set(other.seeds) & set(group.seeds):
                 if new:
                     (self.group(group) / "lock").unlink()
                     self.group(group).rmdir()
                 raise BadInput(
                     f"{self.path}: seeds {other} were begun together; go on with --seed {other.first} "
-                    f"--seeds {other.last - other.first + 1}, not with {group}"
+                    f"--seeds {len(other.seeds)}, not with {group}"
                 )
 
     def set_aside(self) -> Path:

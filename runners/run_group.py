@@ -38,7 +38,8 @@ def train_group(
         RunFailed: the loss was not finite; the batch that made it so is kept.
         NoCheckpoint: the group was begun and none of its checkpoints can be used.
     """
-    seeds = list(range(group.first, group.last + 1))
+    if is_done(run, group):
+        return
     with run.lock(group):
         loaded = checkpoint.load_newest(run, group)
         if loaded is not None:
@@ -58,8 +59,13 @@ def train_group(
             progress.evaluator.close()
         if progress.stopped:
             raise Stopped(progress.stopped, _what_is_saved(progress))
-        if any(read_result(run.seed(seed).path) is None for seed in seeds):
+        if not is_done(run, group):
             write_results(run, setting, list(progress.records.values()))
+
+
+def is_done(run: RunFolder, group: Group) -> bool:
+    """Whether every seed of the group has its result; its checkpoints are not needed any more."""
+    return all(read_result(run.seed(seed).path) is not None for seed in group.seeds)
 
 
 def _progress(
@@ -72,7 +78,7 @@ def _progress(
     loaded: Loaded | None,
 ) -> Progress:
     """Everything of a group, at its start or where the checkpoint left it."""
-    seeds = list(range(group.first, group.last + 1))
+    seeds = group.seeds
     active: Sequence[int] = seeds if loaded is None else loaded.seeds
     learner = make_learner(setting, active)
     source = make_source(setting, active, learner)
@@ -106,13 +112,14 @@ def _progress(
 
 def _keep_batch(run: RunFolder, group: Group, error: NonFiniteLoss) -> NoReturn:
     """Save the batch whose loss was not finite, and say where it is."""
-    path = run.group(group) / f"not-finite-{error.update}.safetensors"
+    kept = ""
     if error.batch is not None:
+        path = run.group(group) / f"not-finite-{error.update}.safetensors"
         with disk(path):
             files.replace(path, _batch_to_bytes(error.batch), "batch")
+        kept = f"its batch is kept in {path}, "
     raise RunFailed(
-        f"{error}; its batch is kept in {path}, the last checkpoint is intact: "
-        "try a smaller --lr or --reward-scale"
+        f"{error}; {kept}the last checkpoint is intact: try a smaller --lr or --reward-scale"
     ) from error
 
 

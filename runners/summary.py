@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from runners import outcome, stats
+from runners.config import RunConfig
 from runners.evaluation import EPISODE_LIMIT
 from runners.group import Setting
 from runners.run_folder import RunFolder
@@ -32,7 +33,7 @@ def summarise(run: RunFolder, setting: Setting, threshold: float | None) -> dict
         **_exact(setting, done),
         "forced_resets": 0
         if setting.resumable
-        else sum(r["lane_steps"] // config.checkpoint_every for r in done),
+        else sum(forced_resets(config, r["lane_steps"]) for r in done),
         "reproducible": True,
         "complete": len(done) == len(found),
     }
@@ -40,11 +41,20 @@ def summarise(run: RunFolder, setting: Setting, threshold: float | None) -> dict
     return summary
 
 
+def forced_resets(config: RunConfig, lane_steps: int) -> int:
+    """How often a seed's simulators were reset in so many lane steps.
+
+    Once behind each checkpoint that a row followed; the one at the end resets nothing.
+    """
+    return (lane_steps - config.lanes) // config.checkpoint_every
+
+
 def _wall_seconds(run: RunFolder, done: list[dict[str, Any]]) -> float:
     """Groups train one after the other, the seeds of a group at the same time."""
     seconds = {r["seed"]: r["seconds"] for r in done}
-    groups = (range(group.first, group.last + 1) for group in run.groups())
-    return sum(max((seconds.get(seed, 0.0) for seed in group), default=0.0) for group in groups)
+    return sum(
+        max((seconds.get(seed, 0.0) for seed in group.seeds), default=0.0) for group in run.groups()
+    )
 
 
 def _totals(done: list[dict[str, Any]], wall_s: float) -> dict[str, Any]:

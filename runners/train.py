@@ -66,7 +66,7 @@ def run(
     folder.record_start(sys.argv, seeds=list(seeds))
     with one_thread():
         for group in plan_groups(folder, seeds, setting.group_size):
-            console.start(f"{config.agent} on {config.env}", config.steps, list(group_seeds(group)))
+            console.start(f"{config.agent} on {config.env}", config.steps, group.seeds)
             try:
                 train_group(folder, setting, group, threshold, console, stop_asked)
             finally:
@@ -79,18 +79,13 @@ def run(
     return folder
 
 
-def group_seeds(group: Group) -> range:
-    """The seeds of a group."""
-    return range(group.first, group.last + 1)
-
-
 def plan_groups(folder: RunFolder, seeds: Sequence[int], size: int) -> Iterator[Group]:
     """The groups to train: those begun earlier as they are, missing seeds in groups of ``size``."""
     from runners.run_folder import Group
 
     known = folder.groups()
-    yield from (group for group in known if set(group_seeds(group)) & set(seeds))
-    trained = {seed for group in known for seed in group_seeds(group)}
+    yield from (group for group in known if set(group.seeds) & set(seeds))
+    trained = {seed for group in known for seed in group.seeds}
     chunk: list[int] = []
     for seed in sorted(set(seeds) - trained):
         if chunk and (seed != chunk[-1] + 1 or len(chunk) == size):
@@ -157,20 +152,20 @@ def main(argv: Sequence[str]) -> int:
     from runners.live_curve import live_curve
 
     with importing():
-        config, options, preset = parse_train(argv)
+        config, options, preset, seeds, resumed = parse_train(argv)
     if options.verify_resume:
         from runners.verify import verify_resume
 
         return verify_resume(config, options)
-    if options.resume:
-        _same_versions(run_name(config), options.resume, options.out)
+    if resumed is not None and resumed.name != run_name(config):
+        raise _other_versions(resumed)
     console = make_console(options.quiet)
     if not options.quiet and preset:
         sys.stderr.write(f"preset: {preset}\n")
     with live_curve(Path(options.out) / run_name(config)) as curve:
         folder = run(
             config,
-            range(options.seed, options.seed + options.seeds),
+            seeds,
             options.out,
             fresh=options.fresh,
             tensorboard=options.tensorboard,
@@ -184,18 +179,15 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _same_versions(name: str, resume: str, out: str) -> None:
+def _other_versions(folder: RunFolder) -> BadInput:
     """A run goes on with the versions it began with: others may give other bits."""
     from runners import provenance
     from runners.config import difference
-    from runners.run_folder import find_run
 
-    folder = find_run(resume, out)
-    if folder.name == name:
-        return
-    began = folder.provenance()[0]["versions"] if folder.provenance() else {}
-    changed = difference(provenance.versions(), began)
-    raise BadInput(f"{folder.path}: cannot go on: {'; '.join(changed) or 'another folder name'}")
+    starts = folder.provenance()
+    changed = difference(provenance.versions(), starts[0]["versions"] if starts else {})
+    why = "; ".join(changed) or "its folder has another name than it was given"
+    return BadInput(f"{folder.path}: cannot go on: {why}")
 
 
 if __name__ == "__main__":

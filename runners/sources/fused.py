@@ -68,7 +68,6 @@ class FusedSource:
 
     def next(self, plan: Plan) -> Rollout:
         """Run and learn the next rows."""
-        self.learner.sums[:] = 0.0
         seeds = range(len(self.simulators))
         if len(seeds) == 1:
             self._run(0, plan.rows)

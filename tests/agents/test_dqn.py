@@ -133,7 +133,7 @@ def test_a_step_leaves_the_target_network_alone():
 
 
 def filled(**changes):
-    made = learner(learning_starts=0, **changes)
+    made = learner(**{"learning_starts": 0, **changes})
     made.observe(rollout(20, 2, np.random.default_rng(0), ends=0.1))
     return made
 
@@ -156,6 +156,16 @@ def test_a_period_that_no_update_hits_is_taken_at_the_first_after_it():
         made.update()
         equal.append(torch.equal(made.target.flat, made.online.flat))
     assert [u for u, same in enumerate(equal, 1) if same] == [2, 3, 5, 6, 8]
+
+
+def test_the_period_goes_by_the_clock_of_the_run():
+    # Update u belongs to lane step 10 + 2 u; multiples of 8 are passed at 16, 24, 32: u = 3, 7, 11
+    made = filled(replay_ratio=0.5, target_period=8, learning_starts=10)
+    equal = []
+    for _ in range(12):
+        made.update()
+        equal.append(torch.equal(made.target.flat, made.online.flat))
+    assert [u for u, same in enumerate(equal, 1) if same] == [3, 7, 11]
 
 
 def test_a_soft_target_moves_by_tau():

@@ -91,10 +91,23 @@ def test_max_q_error_looks_at_reachable_states_only():
     q = planning.q_star(mdp, 0.9)
     wrong = q.copy()
     wrong[5] += 100  # a hole
-    assert planning.max_q_error(mdp, wrong, 0.9) == 0
-    wrong[14, 2] -= 0.25
+    assert planning.max_q_error(mdp, wrong, 0.9) < 1e-9
+    wrong[14, 2] -= 0.25  # beside the goal
     errors = planning.max_q_error(mdp, np.stack([q, wrong]), 0.9)
-    assert errors == pytest.approx([0, 0.25])
+    assert errors == pytest.approx([0, 0.25], abs=1e-9)
+
+
+@pytest.mark.parametrize("gamma", [0.99999, 1.0])
+def test_without_an_end_there_is_a_q_star_below_gamma_1_only(gamma):
+    mdp = envs.make("RiverSwim-v0", 1, 0).mdp
+    q = np.zeros((mdp.num_states, mdp.num_actions))
+    if gamma < 1:
+        assert planning.max_q_error(mdp, q, gamma) == pytest.approx(
+            planning.policy_iteration(mdp, gamma).max()
+        )
+    else:
+        with pytest.raises(ArithmeticError, match="never terminates"):
+            planning.max_q_error(mdp, q, gamma)
 
 
 @pytest.mark.parametrize(

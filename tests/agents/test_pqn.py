@@ -87,6 +87,22 @@ def test_the_gradient_of_one_minibatch_by_hand():
     assert made.metrics()["loss"][0] == pytest.approx((1.125 + 4.5 + 2.0) / 3)
 
 
+def test_a_minibatch_that_counts_for_nothing_has_metrics():
+    made = learner(minibatch_size=1)
+    # the only row is the ignored one behind an end in the rollout before
+    made.observe(
+        Rollout(
+            obs=np.zeros((2, 1, 2), np.float32), first=np.array([[False], [True]]),
+            action=np.zeros((1, 1), np.int64), reward=np.zeros((1, 1), np.float32),
+            terminated=np.zeros((1, 1), bool), truncated=np.zeros((1, 1), bool),
+        )
+    )  # fmt: skip
+    before = made.online.flat.clone()
+    made.update()
+    assert torch.equal(made.online.flat, before)
+    assert [value.tolist() for value in made.metrics().values()] == [[0.0]] * 4
+
+
 def test_no_gradient_goes_through_the_returns():
     made = learner()
     made.observe(rollout(OBS, [0, 1, 1, 0], [1, 2, 3, 4]))

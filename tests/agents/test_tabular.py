@@ -217,3 +217,17 @@ def test_metrics_are_means_over_the_rows_learned():
     assert found["q_mean"] == pytest.approx((0 + 1) / 2)
     assert found["target_mean"] == pytest.approx((3.7 + 2) / 2)
     assert found["td_error"] == pytest.approx((3.7 + 1) / 2)
+    # only an ignored row since then: what was read last
+    made.observe(rows([0, 0], [1], [0.0], first=[False, True]))
+    assert {name: value[0] for name, value in made.metrics().items()} == found
+
+
+def test_metrics_go_over_all_rollouts_since_they_were_read():
+    one, whole = learner("q_learning"), learner("q_learning")
+    whole.observe(rows([0, 1, 2, 0], [1, 0, 0], [1.0, 2.0, 0.0], terminated=[1]))
+    one.observe(rows([0, 1], [1], [1.0]))
+    one.observe(rows([1, 2], [0], [2.0], terminated=[0], first=[False, False]))
+    one.observe(rows([2, 0], [0], [0.0], first=[False, True]))
+    read = [{name: value[0] for name, value in made.metrics().items()} for made in (one, whole)]
+    assert read[0] == pytest.approx(read[1])
+    assert read[0]["td_error"] == pytest.approx((3.7 + 1) / 2)

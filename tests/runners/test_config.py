@@ -34,7 +34,7 @@ from runners.config import (
 )
 from runners.errors import BadInput
 from runners.resolve import check_fit, make_config
-from runners.run_folder import create_run
+from runners.run_folder import Group, create_run
 
 
 @dataclass(frozen=True)
@@ -352,7 +352,7 @@ def test_every_hyperparameter_has_a_line_of_help(agent):
 
 
 def test_no_arguments_at_all():
-    config, options, preset = parse_train([])
+    config, options, preset, *_ = parse_train([])
     assert (config.agent, config.env, config.until_solved) == ("pqn", "CartPole-v1", True)
     assert (options.seeds, options.seed, options.out) == (5, 0, "runs")
     assert preset == "pqn on CartPole-v1"
@@ -369,12 +369,12 @@ def test_flags():
         "toy --env Acrobot-v1 --steps 5000 --lr 3e-4 --n-step 3 --no-double --lambda 0.5 --rule max "
         "--hidden 32 16 --lanes=4 --block-size 2 --lag 1 --device cpu --seeds 3 --seed 7"
     )
-    config, options, preset = parse_train(line.split())
+    config, options, preset, seeds, _ = parse_train(line.split())
     hyper = ToyConfig(lr=3e-4, n_step=3, lambda_=0.5, double=False, rule="max", hidden=(32, 16))
     assert config.hyper == hyper
     assert (config.env, config.steps, config.lanes, config.block_size) == ("Acrobot-v1", 5000, 4, 2)
     assert config.lag == 1
-    assert (options.seeds, options.seed) == (3, 7)
+    assert (options.seeds, options.seed, list(seeds)) == (3, 7, [7, 8, 9])
     assert preset is None
 
 
@@ -416,13 +416,18 @@ def test_a_resolved_configuration_runs_again(tmp_path):
 def test_resume_takes_the_run_as_it_is(tmp_path):
     config = toy()
     run = create_run(tmp_path, run_name(config), to_json(config))
-    for seed in (3, 4):
-        run.seed(seed)
-    again = parse_train(["--resume", "last", "--out", str(tmp_path)])
+    begun = ["--resume", "last", "--out", str(tmp_path)]
+    assert list(parse_train(begun).seeds) == [0, 1, 2, 3, 4]  # stopped before its first group
+    for first, last in ((3, 4), (7, 7)):
+        run.group(Group(first, last))
+    again = parse_train(begun)
     assert again.config == config
-    assert (again.options.seed, again.options.seeds) == (3, 2)
-    more = parse_train(["--resume", "toy", "--out", str(tmp_path), "--seed", "9"]).options
-    assert (more.seed, more.seeds) == (9, 5)
+    assert list(again.seeds) == [3, 4, 7]
+    more = parse_train(["--resume", "toy", "--out", str(tmp_path), "--seed", "9"])
+    assert list(more.seeds) == [9, 10, 11, 12, 13]
+    elsewhere = parse_train(["--resume", str(run.path)])
+    assert elsewhere.options.out == str(tmp_path)  # not ./runs: it goes on where it is
+    assert elsewhere.resumed.path == run.path
     with pytest.raises(BadInput, match=r"lr: 0\.5 here, 0.001 there"):
         parse_train(["--resume", "last", "--out", str(tmp_path), "--lr", "0.5"])
 

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -92,7 +93,8 @@ class Judge:
         self.scheduled, self.confirmations, self.calls = scheduled, confirmations or {}, []
 
     def returns(self, params, seeds, episodes, purpose, number=0):
-        assert len(params.tensors["flat"]) == len(seeds)
+        for row, seed in zip(params.tensors["flat"], seeds, strict=True):
+            assert torch.equal(row, self.weights[seed])  # nobody is judged by another's weights
         self.calls.append((purpose, tuple(seeds), episodes, number))
         table = self.scheduled if purpose == Purpose.SCHEDULED else self.confirmations
         return np.array([np.resize(table[seed].pop(0), episodes) for seed in seeds], float)
@@ -116,6 +118,8 @@ class Scene:
         self.folders = {seed: Folder() for seed in self.seeds}
         self.weights, self.saved, self.shown = [], [], []
         self.judge = Judge(scheduled, confirmations)
+        flat = self.learner.online.flat.clone()  # nothing is learned in these scenes
+        self.judge.weights = dict(zip(self.seeds, flat, strict=True))
         self.progress = Progress(
             self.config, threshold, self.seeds, self.source, self.learner, self.judge,
             self.folders.__getitem__,
@@ -140,6 +144,8 @@ def test_evaluations_checkpoints_and_last_weights_come_when_due():
     scene = Scene({0: flat(1, 2, 3, 4), 1: flat(5, 6, 5, 6)}).run()
     assert [line["lane_steps"] for line in scene.folders[0].evals] == [128, 256, 384, 512]
     assert [line["mean"] for line in scene.folders[1].evals] == [5, 6, 5, 6]
+    # the lane step is the number by which each evaluation has episodes of its own
+    assert scene.judge.calls == [(Purpose.SCHEDULED, (0, 1), 2, at) for at in (128, 256, 384, 512)]
     assert scene.saved == [(256, [0, 1]), (512, [0, 1])]
     assert [w for w in scene.weights if w[1] == "last"] == [(0, "last", 512), (1, "last", 512)]
     # the best so far, ties to the later

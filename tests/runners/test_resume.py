@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from envs import resume
 from runners import checkpoint
 from runners.config import config_id, run_name, to_json
 from runners.console import SilentConsole
+from runners.errors import NoCheckpoint
 from runners.outcome import read_result
 from runners.resolve import make_config
 from runners.run_folder import RunFolder
@@ -162,6 +164,19 @@ def test_forced_resets_are_the_same_for_a_run_that_never_stopped(tmp_path):
     # 800 / 150: five scheduled resets of four lanes, each an ignored row at most
     lost = seldom[-1]["env_steps"] - often[-1]["env_steps"]
     assert lost > 0
+    assert RunFolder(tmp_path / run_name(config)).summary()["forced_resets"] == 5
+    assert RunFolder(tmp_path / run_name(rare)).summary()["forced_resets"] == 0
+
+
+@pytest.mark.parametrize(
+    ("lane_steps", "count"),
+    [(150, 0), (154, 1), (300, 1), (302, 1), (304, 2), (800, 5)],
+)
+def test_a_checkpoint_at_the_end_resets_nothing(lane_steps, count):
+    """Four lanes and a checkpoint every 150 lane steps, behind the row that reaches it."""
+    from runners.summary import forced_resets
+
+    assert forced_resets(config_of("dqn, forced resets"), lane_steps) == count
 
 
 def _probe(config):
@@ -199,6 +214,21 @@ def test_a_finished_run_is_not_trained_again(tmp_path):
     console = Counting()
     assert_same(before, fingerprint(run(config, SEEDS, str(tmp_path), console=console)))
     assert console.rollouts == 0
+
+
+def test_a_finished_run_needs_no_checkpoint_and_an_unfinished_one_does(tmp_path):
+    config = config_of("dqn")
+    folder = run(config, SEEDS, str(tmp_path))
+    (group,) = folder.groups()
+    shutil.rmtree(folder.group(group) / "checkpoints")
+    console = Counting()
+    run(config, SEEDS, str(tmp_path), console=console)
+    assert console.rollouts == 0
+    (folder.seed(1).path / "result.json").unlink()
+    lines = folder.seed(0).metrics.read_bytes()
+    with pytest.raises(NoCheckpoint, match="all are gone"):
+        run(config, SEEDS, str(tmp_path))
+    assert folder.seed(0).metrics.read_bytes() == lines  # no fresh start
 
 
 def test_a_stop_that_is_asked_for_goes_on_to_the_same_bits(tmp_path):
