@@ -42,7 +42,8 @@ def make(
     no later step writes to them.
 
     Args:
-        env_id: a name in `SIMULATORS` or a registered Gymnasium id.
+        env_id: a name in `SIMULATORS` or a registered Gymnasium id, or ``module:id``, which imports
+            the module that registers it.
         num_envs: lanes, at least 1.
         seed: one integer for the whole block, at least 0.
         backend: "auto" or one that `resolve_backend` accepts.
@@ -56,7 +57,7 @@ def make(
     whole(env_id, "seed", seed, least=0)
     if "max_episode_steps" in options:
         whole(env_id, "max_episode_steps", options["max_episode_steps"], least=0)
-    resolved = resolve_backend(env_id, backend)
+    resolved, env_id = resolve_backend(env_id, backend), registered(env_id)
     if resolved in GYMNASIUM_BACKENDS:
         return native.make(env_id, num_envs, seed, resolved, options)
     env: VectorSimulator = _module(resolved).make(env_id, num_envs, seed, options)
@@ -84,7 +85,7 @@ def resolve_backend(env_id: str, backend: str = "auto") -> str:
 def reward_threshold(env_id: str) -> float | None:
     """The mean return at which Gymnasium calls ``env_id`` solved; None where it does not say."""
     _backends(env_id)
-    spec = gymnasium.registry.get(env_id)
+    spec = gymnasium.registry.get(registered(env_id))
     return None if spec is None or spec.reward_threshold is None else float(spec.reward_threshold)
 
 
@@ -92,12 +93,29 @@ def time_limit(env_id: str, **options: Any) -> int:
     """Steps after which episodes of ``env_id`` are truncated; 0 where none is registered."""
     backend = _backends(env_id)[0]
     family = native if backend in GYMNASIUM_BACKENDS else _module(backend)
-    limit: int = family.time_limit(env_id, options)
+    limit: int = family.time_limit(registered(env_id), options)
     return limit
+
+
+def registered(env_id: str) -> str:
+    """The id that an environment is registered under; of ``module:id``, imports the module first.
+
+    Raises:
+        UnsupportedEnv: there is no such module.
+    """
+    module, colon, name = env_id.rpartition(":")
+    if not colon:
+        return env_id
+    try:
+        importlib.import_module(module)
+    except (ImportError, ValueError) as error:
+        raise UnsupportedEnv(f"{env_id}: {module!r} cannot be imported: {error}") from error
+    return name
 
 
 def _backends(env_id: str) -> list[str]:
     """The backends of ``env_id``, the automatic choice first."""
+    env_id = registered(env_id)
     spec: EnvSpec | None = gymnasium.registry.get(env_id)
     offered = [SIMULATORS[env_id]] if env_id in SIMULATORS else []
     if spec is not None:

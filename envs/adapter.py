@@ -2,17 +2,81 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
+import gymnasium
 import numpy as np
+from gymnasium import spaces
 from gymnasium.vector import VectorWrapper
 
-from envs.contract import OBSERVATION_FACTS, STEP_FACTS, Array, VectorSimulator
+from envs.contract import OBSERVATION_FACTS, STEP_FACTS, Array, LaneError, VectorSimulator
 
 
 def lane_seeds(seed: int, lanes: int) -> list[int]:
     """One integer a lane from a block's one: distinct even where blocks have neighbouring seeds."""
     return [int(word >> 1) for word in np.random.SeedSequence(seed).generate_state(lanes)]
+
+
+class CheckedLane(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """One lane of several: what it does wrong is seen here, before it is cast into a batch of all."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any], lane: int) -> None:
+        super().__init__(env)
+        self.lane = lane
+        space = env.observation_space
+        self._shape = None if isinstance(space, spaces.Discrete) else space.shape
+        self._dtype = space.dtype
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        """As the environment's.
+
+        Raises:
+            LaneError: it raised, or its observation has another type, shape or dtype than its space.
+        """
+        try:
+            obs, info = self.env.reset(**kwargs)
+        except Exception as error:
+            self._fault(f"reset raised {type(error).__name__}: {error}", error)
+        self._check(obs)
+        return obs, info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """As the environment's.
+
+        Raises:
+            LaneError: it raised, or what it returned has a wrong type, shape or dtype.
+        """
+        try:
+            obs, reward, terminated, truncated, info = self.env.step(action)
+        except Exception as error:
+            self._fault(f"step raised {type(error).__name__}: {error}", error)
+        self._check(obs)
+        if not isinstance(reward, _REAL) and getattr(reward, "shape", None) != ():
+            self._fault(f"the reward is {_kind(reward)}, not a number")
+        for name, flag in (("terminated", terminated), ("truncated", truncated)):
+            if not isinstance(flag, bool | np.bool_):
+                self._fault(f"{name} is {_kind(flag)}, not a bool")
+        return obs, reward, terminated, truncated, info
+
+    def _check(self, obs: Any) -> None:
+        if self._shape is None:
+            if not isinstance(obs, _WHOLE) and getattr(obs, "shape", None) != ():
+                self._fault(f"the observation is {_kind(obs)}, not a whole number")
+        elif getattr(obs, "dtype", None) != self._dtype or obs.shape != self._shape:
+            self._fault(f"the observation is {_kind(obs)}, not {self._dtype}{self._shape}")
+
+    def _fault(self, what: str, cause: Exception | None = None) -> NoReturn:
+        raise LaneError(what, self.lane) from cause
+
+
+_WHOLE = (int, np.integer)
+_REAL = (float, int, np.floating, np.integer)
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, np.ndarray | np.generic):
+        return f"{value.dtype}{value.shape}"
+    return repr(value)
 
 
 class GymnasiumEnv(VectorWrapper[Any, Any, Any, Any, Any]):

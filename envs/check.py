@@ -235,11 +235,11 @@ def check_id(
     def factory(num_envs: int, seed: int) -> VectorSimulator:
         return envs.make(env_id, num_envs, seed, resolved)
 
-    limit = envs.time_limit(env_id)
+    limit, name = envs.time_limit(env_id), envs.registered(env_id)
     scalar = None
-    if env_id in gymnasium.registry:
+    if name in gymnasium.registry:
         separate = resolved in ("sync", "async")
-        scalar = partial(native.scalar, env_id), lane_seeds(seed, 1)[0] if separate else seed
+        scalar = partial(native.scalar, name), lane_seeds(seed, 1)[0] if separate else seed
     # an id without a registered limit may truncate by itself; a table says that it never does
     known = limit if limit or resolved == "tabular" else None
     return check(factory, lanes, steps or default_steps(limit), seed, known, scalar)

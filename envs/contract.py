@@ -45,6 +45,24 @@ class UnsupportedEnv(ValueError):
     """The environment cannot be simulated here; the message says why and what to do instead."""
 
 
+class LaneError(RuntimeError):
+    """What one lane's environment did wrong, where lanes are separate environments.
+
+    Whoever steps them all makes a `SimulatorError` of it. Both arguments are plain, so that it comes
+    through a pipe from a lane's process as it was.
+    """
+
+    def __init__(self, what: Any, lane: int = 0) -> None:
+        if isinstance(what, LaneError):  # Gymnasium makes a copy of what it got through the pipe
+            what, lane = what.what, what.lane
+        super().__init__(what, lane)
+        self.what: str = what
+        self.lane: int = lane
+
+    def __str__(self) -> str:
+        return f"lane {self.lane}: {self.what}"
+
+
 class SimulatorError(RuntimeError):
     """A simulator broke the contract: which one, in which lane, at which step, and how."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import signal
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -14,7 +15,7 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.error import DependencyNotInstalled
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
-from envs.adapter import GymnasiumEnv
+from envs.adapter import CheckedLane, GymnasiumEnv
 from envs.contract import UnsupportedEnv, VectorSimulator
 from envs.options import reject_unknown
 from envs.resume import resumable
@@ -53,7 +54,11 @@ def scalar(env_id: str, **options: Any) -> gymnasium.Env[Any, Any]:
     Raises:
         UnsupportedEnv: an option does not exist, or a space is neither Discrete nor Box.
     """
-    spec = gymnasium.registry[env_id]
+    return _scalar(gymnasium.registry[env_id], options)
+
+
+def _scalar(spec: EnvSpec, given: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
+    env_id, options = spec.id, dict(given)
     _check_options(spec, spec.entry_point, options)
     if options.get("max_episode_steps") == 0:
         options["max_episode_steps"] = -1  # Gymnasium's word for never
@@ -103,11 +108,21 @@ def _vector(spec: EnvSpec, num_envs: int, backend: str, options: dict[str, Any])
         return gymnasium.make_vec(
             copy.copy(spec), num_envs, vectorization_mode="vector_entry_point", **options
         )
-    lanes = [partial(scalar, spec.id, **options)] * num_envs
     if backend == "sync":
-        return SyncVectorEnv(lanes)
+        return SyncVectorEnv([partial(_lane, spec, i, options) for i in range(num_envs)])
     # spawn: a fork after torch has started its threads can hang
+    lanes = [partial(_process_lane, spec, i, options) for i in range(num_envs)]
     return AsyncVectorEnv(lanes, context="spawn")
+
+
+def _lane(spec: EnvSpec, lane: int, options: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
+    return CheckedLane(_scalar(spec, options), lane)
+
+
+def _process_lane(spec: EnvSpec, lane: int, options: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
+    # A terminal sends Ctrl-C to every process; this one ends when its parent says so.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return _lane(spec, lane, options)
 
 
 def _check_options(spec: EnvSpec, entry_point: Any, options: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from envs.contract import OBSERVATION_FACTS, STEP_FACTS, Array, VectorSimulator
+from envs.contract import OBSERVATION_FACTS, STEP_FACTS, Array, LaneError, VectorSimulator
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def record(
         try:
             obs, reward, terminated, truncated, infos = env.step(action)
         except Exception as error:
-            raise Broken(Finding("runs", f"step raised {error!r}", step=step)) from error
+            raise Broken(_raised("step", error, step)) from error
         _check_step(env, step, (obs, reward, terminated, truncated), infos, facts[0])
         rows.append((action, reward.copy(), terminated.copy(), truncated.copy()))
         observed.append(obs.copy())
@@ -151,13 +151,20 @@ def _reset(env: VectorSimulator, seed: int | None) -> tuple[Array, dict[str, Any
     try:
         obs, infos = env.reset() if seed is None else env.reset(seed=seed)
     except Exception as error:
-        raise Broken(Finding("runs", f"reset raised {error!r}", step=0)) from error
+        raise Broken(_raised("reset", error, 0)) from error
     _check_array(env, 0, "obs", obs, _obs_dtype(env), env.single_observation_space.shape or ())
     for key in (*OBSERVATION_FACTS, *STEP_FACTS):
         if key in infos and np.shape(infos[key])[:1] != (env.num_envs,):
             what = f"info {key!r} is {infos[key]!r}, not one array [{env.num_envs}, ...]"
             raise Broken(Finding("facts", what, step=0))
     return obs, infos
+
+
+def _raised(call: str, error: Exception, step: int) -> Finding:
+    """The finding that ``env.step`` or ``env.reset`` raised, in which lane where that is known."""
+    if isinstance(error, LaneError):
+        return Finding("runs", error.what, lane=error.lane, step=step)
+    return Finding("runs", f"{call} raised {error!r}", step=step)
 
 
 def _actions(env: VectorSimulator, uniform: Array, mask: Array | None) -> Array:

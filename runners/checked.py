@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import numpy as np
 from gymnasium import spaces
 
-from envs.contract import Array, SimulatorError, VectorSimulator
+from envs.contract import Array, LaneError, SimulatorError, VectorSimulator
 
 Step = tuple[Array, Array, Array, Array, dict[str, Any]]
 
@@ -35,7 +35,7 @@ class CheckedSimulator:
         try:
             obs, info = self.env.reset(seed=seed)
         except Exception as error:
-            self._fault(step, f"reset raised {type(error).__name__}: {error}", error)
+            self._raised(step, "reset", error)
         self._check_obs(step, obs)
         return obs, info
 
@@ -49,7 +49,7 @@ class CheckedSimulator:
         try:
             obs, reward, terminated, truncated, info = self.env.step(action)
         except Exception as error:
-            self._fault(step, f"step raised {type(error).__name__}: {error}", error)
+            self._raised(step, "step", error)
         self._check_obs(step, obs)
         if getattr(reward, "shape", None) != self.flags or reward.dtype.kind not in "fiu":
             self._fault(step, f"the reward is {_kind(reward)}, not a number for each lane")
@@ -69,6 +69,11 @@ class CheckedSimulator:
                 lane = int(wrong.argmax())
                 told = f"the observation is {obs[lane]}, not in 0..{self.num_states - 1}"
                 self._fault(step, told, lane=lane)
+
+    def _raised(self, step: int, call: str, error: Exception) -> NoReturn:
+        if isinstance(error, LaneError):
+            self._fault(step, error.what, error, error.lane)
+        self._fault(step, f"{call} raised {type(error).__name__}: {error}", error)
 
     def _fault(
         self, step: int, what: str, cause: Exception | None = None, lane: int = 0

@@ -14,9 +14,7 @@ SPEC = Spec((1,), np.float32, 0, 4)
 
 
 def actor(seeds=1):
-    network = QNetwork(
-        SPEC, seeds, (), layer_norm=False, dueling=False, device=torch.device("cpu")
-    )
+    network = QNetwork(SPEC, seeds, (), layer_norm=False, dueling=False, device=torch.device("cpu"))
     return QActor(network, [np.random.default_rng(k) for k in range(seeds)])
 
 
