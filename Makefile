@@ -32,7 +32,7 @@ test: $(VENV)/.test
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
 	$(RUN) -m mypy
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n auto
 
 $(VENV)/.run: $(SOURCES) $(VENV)/.checkout
 	@echo "Installing into $(VENV): once, about two minutes ..." >&2

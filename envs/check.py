@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import gymnasium
 import numpy as np
@@ -252,7 +252,11 @@ def default_steps(limit: int) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    try:
+        options = _parser().parse_args(arguments)
+    except UnsupportedEnv as error:
+        sys.stderr.write(f"envs.check: {error}\n")
+        return 2
     console = Console(highlight=False, markup=False, soft_wrap=True)
     try:
         backend = envs.resolve_backend(options.env_id, options.backend)
@@ -282,9 +286,16 @@ def _report(console: Console, findings: list[Finding]) -> None:
         console.print(f"  ok     {name}: {PROBES[name]}", style="green")
 
 
+class _OneLineParser(argparse.ArgumentParser):
+    """Says what is wrong in one line, and how to see the rest."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UnsupportedEnv(f"{message}; see {self.prog} --help")
+
+
 def _parser() -> argparse.ArgumentParser:
     probed = "\n".join(f"  {name:18} {meaning}" for name, meaning in PROBES.items())
-    parser = argparse.ArgumentParser(
+    parser = _OneLineParser(
         prog="python -m envs.check",
         description="Step an environment with random actions and compare it with the contract of\n"
         "envs/contract.py: what is wrong, in which lane, at which step (0 is the reset).",

@@ -26,11 +26,13 @@ from runners import presets, run_folder
 from runners.config import (
     DEFAULT_AGENT,
     DEFAULT_ENV,
+    OTHER_NAMES,
     RUN_KINDS,
     Json,
     Options,
     RunConfig,
     agent_entry,
+    check_hyper_names,
     difference,
     flatten,
     hyper_class,
@@ -84,7 +86,12 @@ def parse_train(argv: Sequence[str]) -> Train:
         agent_entry(named)
     base = _base(tokens)
     agent = _agent(named, base)
+    check_hyper_names(agent, base.get("hyper", {}))
     env = _peek(tokens, "env") or base.get("env", DEFAULT_ENV)
+    if _peek(tokens, "resume") and env != base["env"]:
+        raise BadInput(
+            f"resume: a run goes on as it began, but env: {env} here, {base['env']} there"
+        )
     flags = _flags(agent)
     given = _check_tokens(tokens, flags)
     defaults = {**default_settings(agent, env), **flatten(base), "env": env}
@@ -122,6 +129,8 @@ def _base(tokens: Sequence[str]) -> Json:
     if run := _peek(tokens, "resume"):
         return run_folder.find_run(run, _peek(tokens, "out") or Options.out).config()
     path = _peek(tokens, "config")
+    if not path and any(token.partition("=")[0] == "--config" for token in tokens):
+        raise BadInput("--config: its value is missing; takes the path of a JSON or TOML file")
     return load_file(path) if path else {}
 
 
@@ -243,6 +252,8 @@ def _find(name: str, flags: Mapping[str, Flag]) -> Flag:
     negated = flags.get(name.removeprefix("no-"))
     if negated is not None and negated.kind.scalar is bool:
         return negated
+    if OTHER_NAMES.get(name) in flags:
+        raise BadInput(f"--{name}: unknown; it is called --{OTHER_NAMES[name]} here")
     raise BadInput(f"--{name}: unknown{nearest(f'--{name}', [f'--{flag}' for flag in flags])}")
 
 

@@ -14,7 +14,7 @@ import math
 import re
 import tomllib
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -120,11 +120,27 @@ RUN_KINDS: dict[str, Kind] = {
 """What each of the run's scalar settings takes."""
 
 
+OTHER_NAMES = {
+    "learning-rate": "lr",
+    "discount": "gamma",
+    "buffer-size": "replay-size",
+    "num-envs": "lanes",
+    "n-envs": "lanes",
+    "total-timesteps": "steps",
+    "timesteps": "steps",
+    "net-arch": "hidden",
+    "num-steps": "rollout-length",
+    "tau": "target-tau",
+    "exploration-final-eps": "epsilon-end",
+}
+"""What other libraries call a flag, where no likeness would find it."""
+
+
 def agent_entry(agent: str) -> AgentEntry:
     """The agent's line in AGENTS, or the nearest right name."""
     if agent not in AGENTS:
         raise BadInput(
-            f"agent {agent!r}: unknown{nearest(agent, AGENTS)} Agents: {', '.join(AGENTS)}"
+            f"agent {agent!r}: unknown{nearest(agent, AGENTS)}; agents: {', '.join(AGENTS)}"
         )
     return AGENTS[agent]
 
@@ -139,13 +155,19 @@ def hyper_class(agent: str) -> type:
     return cls
 
 
+def check_hyper_names(agent: str, names: Iterable[str]) -> None:
+    """Refuse what the agent has no hyperparameter for, with the nearest that it has."""
+    known = kinds(hyper_class(agent))
+    for name in names:
+        if name not in known:
+            raise BadInput(f"{name}: {agent} has no such hyperparameter{nearest(name, known)}")
+
+
 def make_hyper(agent: str, values: Mapping[str, Any]) -> Any:
     """The agent's hyperparameters; JSON's lists and whole numbers become what the fields take."""
     cls = hyper_class(agent)
     known = kinds(cls)
-    for name in values:
-        if name not in known:
-            raise BadInput(f"{name}: {agent} has no such hyperparameter{nearest(name, known)}")
+    check_hyper_names(agent, values)
     try:
         return cls(**{name: _coerce(value, known[name]) for name, value in values.items()})
     except ValueError as error:

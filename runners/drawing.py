@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runners.console import number
-from runners.errors import BadInput, disk
+from runners.errors import BadInput, DiskFault, disk
 from runners.report import DPI, INK, save_figure
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _checked(frames: Iterable[Array]) -> Iterator[Array]:
 
 
 def _write_mp4(frames: Iterator[Array], path: Path, fps: float) -> None:
-    from imageio_ffmpeg import write_frames
+    from imageio_ffmpeg import count_frames_and_secs, write_frames
 
     first = _even(next(frames))
     height, width = first.shape[:2]
@@ -80,11 +80,26 @@ def _write_mp4(frames: Iterator[Array], path: Path, fps: float) -> None:
         ffmpeg_log_level="error",
     )
     writer.send(None)
+    sent = 0
     try:
         for frame in itertools.chain([first], map(_even, frames)):
             writer.send(np.ascontiguousarray(frame))
+            sent += 1
+    except OSError as error:  # ffmpeg has gone away
+        raise _incomplete(path) from error
     finally:
         writer.close()
+    try:  # whether ffmpeg could write it all is told by nothing but the file
+        found, _ = count_frames_and_secs(str(path))
+    except (OSError, RuntimeError) as error:
+        raise _incomplete(path) from error
+    if found != sent:
+        raise _incomplete(path)
+
+
+def _incomplete(path: Path) -> DiskFault:
+    place = path.parent
+    return DiskFault(f"{place}: the video could not be written whole; free some space there")
 
 
 def _even(frame: Array) -> Array:

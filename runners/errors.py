@@ -114,6 +114,8 @@ def command(main: Callable[[Sequence[str]], int | None]) -> Command:
 
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> int:
+        if sys.stdout is None:  # it was closed before we began
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
         try:
             return main(sys.argv[1:] if argv is None else argv) or 0
         except SystemExit as stop:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from runners.errors import RunFailed
+from runners.errors import BadInput, RunFailed, disk
 
 _CHUNK = 1 << 20
 _seen: collections.Counter[str] = collections.Counter()
@@ -84,6 +84,23 @@ def write_all(handle: int, data: bytes, point: str) -> None:
     while view:
         fault_point(f"{point}.write")
         view = view[os.write(handle, view[:_CHUNK]) :]
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder where there is none, and find out now, not after an hour, whether it takes files.
+
+    Raises:
+        BadInput: no folder can be here.
+        DiskFault: nothing can be written here.
+    """
+    with disk(path):
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            probe = path / f".probe-{os.getpid()}"
+            probe.write_bytes(b"?")
+            probe.unlink()
+        except (FileExistsError, NotADirectoryError, FileNotFoundError) as error:
+            raise BadInput(f"{path}: no folder can be made here; name another --out") from error
 
 
 def sync_folder(folder: Path) -> None:

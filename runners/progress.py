@@ -137,6 +137,7 @@ class Progress:
         self.lane_steps += rollout.rows * clock.lanes
         self.counter.add(rollout)
         self._update_records()
+        took_part = list(self.active)
         ended = self.lane_steps >= clock.steps
         if ended or clock.passed(before, self.lane_steps, clock.log_every):
             self._log()
@@ -148,6 +149,8 @@ class Progress:
             self._end_seeds(self.active)
         elif self.config.until_solved and solved:
             self._let_go(solved)
+        for seed in took_part:
+            self.records[seed].seconds = self.seconds  # evaluations are part of the run
         if self.finished or clock.passed(before, self.lane_steps, clock.checkpoint_every):
             self.checkpoint()
         self.show(self.status())

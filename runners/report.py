@@ -146,7 +146,11 @@ def _draw_curves(axes: Axes, curves: Sequence[Curve]) -> None:
         style = (LINE, 0.9, "each seed") if several else (MEAN, 1.8, f"seed {curve.seed}")
         color, width, label = style
         label = label if i == 0 else ""  # one entry in the legend serves all
-        axes.plot(curve.env_steps, curve.means, color=color, linewidth=width, label=label)
+        dot = "o" if len(curve.env_steps) == 1 else ""  # a line of one point is nothing
+        axes.plot(
+            curve.env_steps, curve.means, color=color, linewidth=width, label=label, marker=dot,
+            markersize=4,
+        )  # fmt: skip
     if several:
         band = band_of(curves)
         axes.fill_between(

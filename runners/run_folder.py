@@ -154,6 +154,10 @@ class RunFolder:
         """The folder of a seed; made where it is missing."""
         return SeedFolder(self._folder(f"seed-{seed}"), seed)
 
+    def seed_path(self, seed: int) -> Path:
+        """Where a seed's folder is, whether or not it is there."""
+        return self.path / f"seed-{seed}"
+
     def seeds(self) -> list[int]:
         """The seeds that have a folder, ascending."""
         found = (re.fullmatch(r"seed-(\d+)", path.name) for path in self.path.iterdir())
@@ -258,12 +262,8 @@ def create_run(out: str | Path, name: str, config: Mapping[str, Any]) -> RunFold
         raise BadInput(f"{name!r}: no name for a run folder")
     path = Path(out) / name
     _refuse_symlink(path)
+    files.make_folder(path)
     with disk(path):
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError, FileNotFoundError) as error:
-            raise BadInput(f"{path}: no folder can be made here; name another --out") from error
-        _probe(path)
         run = RunFolder(path)
         if not (path / "config.json").exists():
             files.replace(path / "config.json", files.dump(config, indent=2), "config")
@@ -277,13 +277,6 @@ def set_aside(out: str | Path, name: str) -> Path | None:
     path = Path(out) / name
     _refuse_symlink(path)
     return RunFolder(path).set_aside() if is_path_safe(name) and path.is_dir() else None
-
-
-def _probe(path: Path) -> None:
-    """Find out now, not after an hour, that nothing can be written."""
-    probe = path / f".probe-{os.getpid()}"
-    probe.write_bytes(b"?")
-    probe.unlink()
 
 
 def find_run(text: str, out: str | Path = "runs") -> RunFolder:

@@ -11,7 +11,7 @@ import torch
 from agents.contract import Batch, NonFiniteLoss, Params
 from runners import checkpoint, files, weights
 from runners.checkpoint import Loaded
-from runners.console import Console
+from runners.console import Console, seed_range
 from runners.errors import RunFailed, Stopped, disk
 from runners.group import Setting, make_learner, make_source
 from runners.loop import run_loop
@@ -50,7 +50,9 @@ def train_group(
             if loaded is None:
                 progress.checkpoint()
             elif not progress.finished:
-                console.message(f"seeds {group}: going on from lane step {loaded.lane_steps}")
+                console.message(
+                    f"{seed_range(group.seeds)}: going on from lane step {loaded.lane_steps:,}"
+                )
             run_loop(progress.source, progress.learner, progress)
         except NonFiniteLoss as error:
             _keep_batch(run, group, error)

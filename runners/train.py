@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import operator
 import os
 import signal
 import sys
@@ -53,7 +54,12 @@ def run(
     from runners.run_group import train_group
     from runners.summary import summarise
 
+    if not seeds or any(isinstance(s, bool) or not operator.index(s) >= 0 for s in seeds):
+        raise BadInput(f"seeds: got {list(seeds)}, takes whole numbers of at least 0")
     console = console or SilentConsole()
+    done = None if fresh or tensorboard else finished_run(config, seeds, out)
+    if done is not None:
+        return done
     setting = groups.make_setting(config)
     threshold = threshold_of(config.env)
     if fresh:
@@ -77,6 +83,21 @@ def run(
 
         write_events(folder)
     return folder
+
+
+def finished_run(config: RunConfig, seeds: Sequence[int], out: str) -> RunFolder | None:
+    """The run folder, where all these seeds are trained and summarised already."""
+    from runners.config import run_name, to_json
+    from runners.outcome import read_result
+    from runners.run_folder import RunFolder
+
+    folder = RunFolder(Path(out) / run_name(config))
+    if not (folder.path / "config.json").is_file() or folder.config() != to_json(config):
+        return None
+    summary = folder.summary()
+    known = set(summary["seeds"]) if summary else set()
+    done = all(seed in known and read_result(folder.seed_path(seed)) for seed in seeds)
+    return folder if done else None
 
 
 def plan_groups(folder: RunFolder, seeds: Sequence[int], size: int) -> Iterator[Group]:
@@ -162,6 +183,12 @@ def main(argv: Sequence[str]) -> int:
     console = make_console(options.quiet)
     if not options.quiet and preset:
         sys.stderr.write(f"preset: {preset}\n")
+    if not (options.fresh or options.tensorboard):
+        done = finished_run(config, seeds, options.out)
+        if done is not None and done.curve.exists():
+            console.message("finished before; --fresh trains it anew")
+            report.show(done, quiet=options.quiet)
+            return 0
     with live_curve(Path(options.out) / run_name(config)) as curve:
         folder = run(
             config,

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from runners import files
 from runners.console import number
-from runners.errors import BadInput, command, disk
+from runners.errors import BadInput, command
 from runners.evaluate import RunParser, at_least
 from runners.policy import (
     Policy,
@@ -92,8 +93,7 @@ def watch(
     layout, refusal = layout_of(setting), why_no_video(setting)
     if refusal and layout is None:
         raise BadInput(f"{refusal}, and its states lie on no map")
-    with disk(video.parent):
-        video.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(video.parent)
     watched = Watched([], [], no_video=refusal)
     if layout is not None:
         watched.files.append(video.with_name(f"values-seed{seed}.png"))
@@ -129,8 +129,10 @@ def why_no_video(setting: Setting) -> str | None:
     import gymnasium
     from gymnasium.envs.registration import load_env_creator
 
+    import envs
+
     env = setting.config.env
-    spec = gymnasium.registry.get(env)
+    spec = gymnasium.registry.get(envs.registered(env))
     if spec is None or spec.entry_point is None:
         return f"{env}: it has no renderer"
     entry: Any = spec.entry_point
@@ -200,6 +202,7 @@ def _drawn(setting: Setting) -> gymnasium.Env[Any, Any]:
     """The environment as it was trained, options and time limit included, with a renderer."""
     import gymnasium
 
+    import envs
     from envs import native
 
     # pygame looks for a screen and a sound card unless it is told before its import.
@@ -208,7 +211,8 @@ def _drawn(setting: Setting) -> gymnasium.Env[Any, Any]:
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     config = setting.config
     try:
-        return native.scalar(config.env, render_mode="rgb_array", **config.env_options)
+        env_id = envs.registered(config.env)
+        return native.scalar(env_id, render_mode="rgb_array", **config.env_options)
     except (gymnasium.error.Error, ImportError) as error:
         raise BadInput(f"{config.env}: cannot be rendered here: {error}") from error
 

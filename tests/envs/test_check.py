@@ -213,3 +213,11 @@ def test_runs_as_a_module():
         [sys.executable, "-m", "envs.check", "--help"], capture_output=True, text=True, check=True
     )
     assert "exit status: 0 no fault, 1 faults, 2 bad input" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "line", [[], ["CartPole-v1", "--lanes", "0"], ["CartPole-v1", "--lens", "1"]]
+)
+def test_a_wrong_command_line_is_one_line(line, capsys):
+    assert main(line) == 2
+    assert capsys.readouterr().err.count("\n") == 1

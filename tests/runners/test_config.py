@@ -430,12 +430,33 @@ def test_resume_takes_the_run_as_it_is(tmp_path):
     assert elsewhere.resumed.path == run.path
     with pytest.raises(BadInput, match=r"lr: 0\.5 here, 0.001 there"):
         parse_train(["--resume", "last", "--out", str(tmp_path), "--lr", "0.5"])
+    # not: Acrobot has no native backend, which is what was resolved for CartPole
+    with pytest.raises(BadInput, match="env: Acrobot-v1 here, CartPole-v1 there"):
+        parse_train([*begun, "--env", "Acrobot-v1"])
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('agent = "toy"\nsteps = 10\n[hyper]\nlrr = 0.1\n', "lrr: toy has no such .*mean lr?"),
+        ('agent = "toy"\n[hyper]\nsteps = 10\n', "steps: toy has no such hyperparameter"),
+        ('agent = "toy"\nsteps = 10\nstepps = 10\n', "stepps: no such setting; did you mean steps"),
+    ],
+)
+def test_a_file_with_a_name_that_nobody_knows(tmp_path, text, told):
+    path = tmp_path / "settings.toml"
+    path.write_text(text)
+    with pytest.raises(BadInput, match=told):
+        parse_train(["--config", str(path)])
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("doqn", "agent 'doqn': unknown; did you mean dqn?"),
+        ("doqn", "agent 'doqn': unknown; did you mean dqn?; agents: "),
+        ("xyz", "agent 'xyz': unknown; agents: "),
+        ("toy --steps 10 --learning-rate 1", "--learning-rate: unknown; it is called --lr here"),
+        ("toy --config=", "--config: its value is missing"),
         ("toy --steps 10 --lrr 3", "--lrr: unknown; did you mean --lr?"),
         ("toy --steps 10 --no-lr", "--no-lr: unknown"),
         ("toy --steps 10 --lr x", "--lr: got 'x', takes a number"),

@@ -7,7 +7,7 @@ from PIL import Image
 
 from envs import mdps
 from runners import drawing
-from runners.errors import BadInput
+from runners.errors import BadInput, DiskFault
 from runners.report import DPI
 
 
@@ -42,6 +42,21 @@ def test_an_mp4_can_be_played_while_it_loads(tmp_path):
     drawing.write_video(frames(3), path, fps=30)
     data = path.read_bytes()
     assert data.index(b"moov") < data.index(b"mdat")
+
+
+@pytest.mark.parametrize("found", [4, None])
+def test_an_mp4_that_is_not_whole_is_no_success(tmp_path, monkeypatch, found):
+    """On a full disk ffmpeg complains and ends; only the file tells that frames are missing."""
+
+    def count(path):
+        if found is None:
+            raise RuntimeError("moov atom not found")
+        return found, 0.5
+
+    monkeypatch.setattr(imageio_ffmpeg, "count_frames_and_secs", count)
+    with pytest.raises(DiskFault, match="could not be written whole"):
+        drawing.write_video(frames(5), tmp_path / "x.mp4", fps=10)
+    assert os.listdir(tmp_path) == []
 
 
 def test_odd_sizes_are_padded_not_scaled(tmp_path):

@@ -126,3 +126,9 @@ def test_errors_is_cheap_to_import():
         "import sys, runners.errors; sys.exit('torch' in sys.modules or 'gymnasium' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_a_command_without_a_standard_output(monkeypatch):
+    """As after ``python -m ... >&-``."""
+    monkeypatch.setattr("sys.stdout", None)
+    assert command(lambda argv: sys.stdout.write("text") and 0)([]) == 0

@@ -186,6 +186,27 @@ def test_a_solved_seed_leaves_with_its_weights_and_the_others_go_on():
     assert [scene.source.worker.seeds, scene.learner.replay.first.shape[1]] == [[0], 1]
 
 
+def test_the_time_of_a_seed_holds_its_evaluations(monkeypatch):
+    """Each evaluation takes 100 seconds by this clock; a seed that has left stays as it was."""
+    import time
+
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    scene = Scene({0: flat(1, 1, 1, 1), 1: flat(20)}, {1: [[20]]}, until_solved=True)
+    returns = scene.judge.returns
+
+    def slow(*args):
+        now[0] += 100.0
+        return returns(*args)
+
+    scene.judge.returns = slow
+    scene.run()
+    records = scene.progress.records
+    # one evaluation and its confirmation; then three more of the other seed
+    assert (records[1].seconds, records[1].solved_seconds) == (200.0, 200.0)
+    assert records[0].seconds == 500.0
+
+
 def test_when_all_are_solved_the_run_ends():
     scene = Scene({0: flat(20), 1: flat(20)}, {0: [[20]], 1: [[20]]}, until_solved=True).run()
     assert scene.progress.lane_steps == 128

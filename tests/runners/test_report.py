@@ -126,6 +126,13 @@ def test_any_run_has_a_picture(evals, levels, tmp_path):
     assert os.listdir(tmp_path) == ["curve.png"]
 
 
+def test_one_evaluation_is_a_dot(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(report, "save_figure", lambda figure, path: shown.append(figure))
+    write_curve({0: records([1.0]), 1: records([1, 2])}, tmp_path / "x.png", "t")
+    assert [line.get_marker() for line in shown[0].axes[0].lines[:2]] == ["o", ""]
+
+
 def test_what_the_picture_holds(tmp_path, monkeypatch):
     shown = []
     monkeypatch.setattr(report, "save_figure", lambda figure, path: shown.append(figure))

@@ -1,11 +1,13 @@
 """Which groups are trained, what a second start does, and whether --verify-resume would notice."""
 
+import errno
 import json
 
 import pytest
 
-from runners import train, verify
-from runners.config import Options
+from runners import files, train, verify
+from runners.config import Options, to_json
+from runners.errors import BadInput
 from runners.resolve import make_config
 from runners.run_folder import Group, RunFolder
 
@@ -40,6 +42,33 @@ def test_a_finished_run_is_not_trained_twice_and_seeds_can_be_added(tmp_path):
     assert again.seed(0).metrics.read_bytes() == lines  # seconds included: nothing was run
     assert again.summary()["seeds"] == [0, 1]
     assert len(again.provenance()) == 2
+
+
+def test_a_finished_run_is_shown_even_where_nothing_can_be_written(tmp_path, monkeypatch, capsys):
+    folder = train.run(config(), [0, 1], str(tmp_path))
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(to_json(config())))
+    command = ["--config", str(path), "--seeds", "2", "--out", str(tmp_path)]
+    assert train.main(command) == 0  # draws the curve
+    starts = len(folder.provenance())
+
+    def full(*_):
+        raise OSError(errno.EROFS, "read-only")
+
+    monkeypatch.setattr(files, "replace", full)
+    monkeypatch.setattr(files, "append_line", full)
+    assert train.main(command) == 0
+    told = capsys.readouterr()
+    assert "finished before; --fresh trains it anew" in told.err
+    assert told.out.splitlines()[-1] == str(folder.path)
+    assert len(folder.provenance()) == starts
+    assert train.main([*command[:-4], "--seeds", "3", "--out", str(tmp_path)]) == 4
+
+
+@pytest.mark.parametrize("seeds", [[], [-1], [True]])
+def test_seeds_are_whole_numbers(tmp_path, seeds):
+    with pytest.raises(BadInput, match="seeds: got"):
+        train.run(config(), seeds, str(tmp_path))
 
 
 def test_verify_resume_finds_the_same_bits(tmp_path, capsys):
