@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from runners.config import DEFAULT_ENV
 from runners.errors import Stopped
 from runners.run_folder import RunFolder
 
@@ -71,7 +72,16 @@ def follow(path: Path) -> None:
             return
 
 
-if __name__ == "__main__":
-    import matplotlib.figure  # noqa: F401 - while there is nothing to draw yet
+def warm_up() -> None:
+    """Load all that a picture takes, while there is nothing to draw yet."""
+    from runners import report, stats
+    from runners.resolve import threshold
 
+    threshold(DEFAULT_ENV)
+    stats.t_interval([0.0, 1.0])
+    report.render(report.curve_figure({}, ""))
+
+
+if __name__ == "__main__":
+    warm_up()
     follow(Path(sys.argv[1]))

@@ -251,7 +251,7 @@ class Progress:
         newly_solved = (
             confirmation is not None
             and self.threshold is not None
-            and stats.lower_bound(confirmation) >= self.threshold
+            and stats.surely_at_least(confirmation, self.threshold)
         )
         if newly_solved:
             record.solved = True

@@ -81,7 +81,7 @@ def write_curve(
     threshold: float | None = None,
     optimal: float | None = None,
 ) -> None:
-    """Draw evaluation returns over environment steps into a PNG file.
+    """Draw evaluation returns over environment steps into a PNG file, as `curve_figure` has them.
 
     Args:
         evals: the records of evals.jsonl, by seed; a seed without records is left out.
@@ -90,6 +90,16 @@ def write_curve(
         threshold: the mean at which the environment counts as solved.
         optimal: the best mean there is, where it is known.
     """
+    save_figure(curve_figure(evals, title, threshold, optimal), Path(path))
+
+
+def curve_figure(
+    evals: Mapping[int, Sequence[Record]],
+    title: str,
+    threshold: float | None = None,
+    optimal: float | None = None,
+) -> Figure:
+    """Every seed's evaluations, their mean and its interval, and where they should get to."""
     # Figure and not pyplot: no global state, no window, and less to import.
     from matplotlib.figure import Figure
 
@@ -100,7 +110,7 @@ def write_curve(
     _draw_levels(axes, threshold, optimal)
     _set_limits(axes, curves, [level for level in (threshold, optimal) if level is not None])
     _label(axes, f"{title}, {len(curves)} seed{'s' * (len(curves) != 1)}")
-    save_figure(figure, Path(path))
+    return figure
 
 
 def curve_of(seed: int, records: Sequence[Record], threshold: float | None) -> Curve:
@@ -119,7 +129,7 @@ def solved_by(records: Sequence[Record], threshold: float | None) -> int | None:
         return None
     for i, record in enumerate(records):
         confirmation = record.get("confirmation")
-        if confirmation and stats.lower_bound(confirmation) >= threshold:
+        if confirmation and stats.surely_at_least(confirmation, threshold):
             return i
     return None
 
@@ -204,10 +214,16 @@ def _label(axes: Axes, title: str) -> None:
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a PNG in one step, so that no half of one is ever seen."""
+    picture = render(figure)
+    with disk(path):
+        files.replace(path, picture, "picture")
+
+
+def render(figure: Figure) -> bytes:
+    """The figure as a PNG."""
     picture = io.BytesIO()
     figure.savefig(picture, format="png", metadata={"Software": None})
-    with disk(path):
-        files.replace(path, picture.getvalue(), "picture")
+    return picture.getvalue()
 
 
 # -- The table -----------------------------------------------------------------------------------

@@ -47,6 +47,20 @@ def lower_bound(x: Numbers, level: float = 0.95) -> float:
     return mean(x) - _quantile(level, len(x)) * _standard_error(x)
 
 
+def surely_at_least(x: Numbers, threshold: float, level: float = 0.95) -> bool:
+    """Whether `lower_bound` is at or above a threshold; false for fewer than two values.
+
+    Of two values the quantile is the largest, t_{1, level}, which has a closed form (Cauchy's). A
+    mean that is further away than that needs no other, and so no scipy.
+    """
+    distance, error = mean(x) - threshold, _standard_error(x)
+    if distance < 0 or len(x) < 2:
+        return False
+    if distance >= math.tan(math.pi * (level - 0.5)) * error:
+        return True
+    return lower_bound(x, level) >= threshold
+
+
 def _standard_error(x: Numbers) -> float:
     # of n values that are all the same it is exactly 0, rounding errors of the mean left out
     if len(x) > 1 and np.ptp(x) == 0:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as reference
 
-from runners.stats import lower_bound, mean, t_interval
+from runners.stats import lower_bound, mean, surely_at_least, t_interval
 
 # thousandths: where squares underflow, scipy's answer is NaN
 values = st.lists(st.integers(-(10**9), 10**9).map(lambda i: i / 1000), min_size=2, max_size=30)
@@ -50,6 +50,28 @@ def test_coverage(n):
 def test_what_says_nothing_is_nan(x):
     assert all(math.isnan(end) for end in t_interval(x))
     assert math.isnan(lower_bound(x))
+
+
+@given(
+    st.lists(st.floats(-1e3, 1e3), max_size=12),
+    st.floats(-1e3, 1e3),
+    st.sampled_from([0.6, 0.95, 0.99]),
+)
+def test_the_short_way_to_a_verdict_is_the_long_one(x, threshold, level):
+    bound = lower_bound(x, level)
+    if len(x) > 1 and abs(bound - threshold) < 1e-6:
+        return  # rounding may decide
+    assert surely_at_least(x, threshold, level) == (bound >= threshold)
+
+
+def test_far_from_the_threshold_no_scipy_is_needed():
+    program = (
+        "import sys; from runners.stats import surely_at_least\n"
+        "assert surely_at_least([490.0, 500.0] * 50, 475.0)\n"
+        "assert not surely_at_least([470.0, 475.0] * 50, 475.0)\n"
+        "assert 'scipy' not in sys.modules"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_equal_values_have_no_width():
