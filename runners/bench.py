@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from runners.errors import BadInput, RunFailed, command, nearest
+from runners.errors import BadInput, RunFailed, command, leave, nearest
 
 if TYPE_CHECKING:
     from agents.contract import Learner
@@ -355,4 +355,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

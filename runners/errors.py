@@ -24,7 +24,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 DISK_ERRNOS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO}
@@ -106,7 +106,7 @@ class Command(Protocol):
 
 
 def command(main: Callable[[Sequence[str]], int | None]) -> Command:
-    """Turn ``main(argv)`` into a command: ``sys.exit(main())``.
+    """Turn ``main(argv)`` into a command: ``leave(main())``.
 
     The command takes the program's arguments where it is given none, returns the exit status and
     raises nothing. An error nobody foresaw keeps its traceback.
@@ -141,6 +141,19 @@ def _status_of_exit(stop: SystemExit) -> int:
         return stop.code or 0
     sys.stderr.write(f"{stop.code}\n")
     return 1
+
+
+def leave(status: int) -> NoReturn:
+    """End the process. Taking torch apart, module by module, would be a third of a second."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    if "torch" in sys.modules:
+        import multiprocessing
+
+        if not multiprocessing.active_children():
+            os._exit(status)
+    sys.exit(status)
 
 
 @contextlib.contextmanager

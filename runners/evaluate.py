@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn, TextIO
 
 from runners import stats
 from runners.console import number
-from runners.errors import BadInput, command
+from runners.errors import BadInput, command, leave
 from runners.policy import has_weights, open_run, open_setting, seed_weights
 from runners.run_folder import RunFolder
 
@@ -234,4 +234,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -7,6 +7,7 @@ runs, which never waits for a picture before its end; and a long run can be look
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from runners.run_folder import RunFolder
 
 REDRAW_SECONDS = 15.0
 LIMIT_SECONDS = 60.0  # for the last picture
+DRAWN = b"drawn\n"  # the process's last word
 
 
 class LiveCurve:
@@ -28,20 +30,19 @@ class LiveCurve:
         # A session of its own: Ctrl-C stops the training, and then there is one more curve to draw.
         self.process = subprocess.Popen(
             [sys.executable, "-m", "runners.live_curve", str(path)],
-            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             start_new_session=True,
         )  # fmt: skip
 
     def finish(self) -> bool:
         """Have the last picture drawn; false if that failed, and then there may be an older one."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
         try:
-            return self.process.wait(LIMIT_SECONDS) == 0
+            told, _ = self.process.communicate(timeout=LIMIT_SECONDS)
         except subprocess.TimeoutExpired:
             return False
         finally:
             self.process.kill()
+        return told == DRAWN
 
 
 @contextlib.contextmanager
@@ -85,3 +86,5 @@ def warm_up() -> None:
 if __name__ == "__main__":
     warm_up()
     follow(Path(sys.argv[1]))
+    os.write(sys.stdout.fileno(), DRAWN)
+    os._exit(0)  # at once: whoever waits for the picture need not wait for matplotlib's end

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runners.errors import BadInput, command
+from runners.errors import BadInput, command, leave
 
 if TYPE_CHECKING:
     from runners.config import RunConfig
@@ -218,4 +218,4 @@ def _other_versions(folder: RunFolder) -> BadInput:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

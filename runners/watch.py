@@ -13,7 +13,7 @@ import numpy as np
 
 from runners import files
 from runners.console import number
-from runners.errors import BadInput, command
+from runners.errors import BadInput, command, leave
 from runners.evaluate import RunParser, at_least
 from runners.policy import (
     Policy,
@@ -289,4 +289,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

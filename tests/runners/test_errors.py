@@ -132,3 +132,10 @@ def test_a_command_without_a_standard_output(monkeypatch):
     """As after ``python -m ... >&-``."""
     monkeypatch.setattr("sys.stdout", None)
     assert command(lambda argv: sys.stdout.write("text") and 0)([]) == 0
+
+
+@pytest.mark.parametrize("load", ["", "import torch; "])
+def test_leaving_loses_nothing_that_was_written(load):
+    program = f"{load}from runners.errors import leave; print('text', end=''); leave(3)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (3, b"text")
