@@ -132,7 +132,10 @@ class Actor(Protocol):
     """Chooses actions for ``[K, n]`` lanes, one generator a seed. It has no clock."""
 
     def initial_state(self, lanes: int) -> State:
-        """The state before the first observation; {} for an actor without memory."""
+        """The state before the first observation; {} for an actor without memory.
+
+        Its arrays are ``[K, n, ...]``, so that a seed can leave the group.
+        """
 
     def act(
         self, obs: Array, first: Array, facts: Mapping[str, Array], state: State, explore: bool

@@ -86,7 +86,8 @@ class Loop:
 
 def bench_solve() -> list[Row]:
     """CartPole from process start to the last line, ten fresh seeds; then ten seeds at once."""
-    rows = []
+    importing = statistics.median(_seconds_of("-c", "import torch") for _ in range(3))
+    rows = [Row("import torch, for comparison", f"{importing:.2f} s", "")]
     for agent in ("pqn", "dqn"):
         times = [_solve(agent, seed, 1) for seed in range(1000, 1010)]
         solved = [seconds for seconds, count in times if count]
@@ -300,16 +301,18 @@ def bench_worker() -> list[Row]:
     ]
 
 
+def _seconds_of(*arguments: str) -> float:
+    """How long a Python process takes, from its start to its end."""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, *arguments], capture_output=True, check=True)
+    return time.perf_counter() - start
+
+
 def bench_help() -> list[Row]:
     """The help of the command line, which must not wait for torch."""
-
-    def run(*arguments: str) -> float:
-        start = time.perf_counter()
-        subprocess.run([sys.executable, *arguments], capture_output=True, check=True)
-        return time.perf_counter() - start
-
     ours, python = turns(
-        lambda: run("-m", "runners.train", "--help"), lambda: run("-c", "import torch")
+        lambda: _seconds_of("-m", "runners.train", "--help"),
+        lambda: _seconds_of("-c", "import torch"),
     )
     return [Row("train --help", f"{ours:.2f} s", f"import torch: {python:.2f} s", ours / python)]
 

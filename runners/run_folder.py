@@ -82,6 +82,9 @@ class SeedFolder:
             How many lines went, torn ones included.
         """
         gone = 0
+        with disk(self.path):
+            for left in self.path.rglob(".tmp-*"):  # by a process that was killed while it wrote
+                left.unlink()
         for path in (self.metrics, self.evals):
             records, torn = files.read_lines(path)
             kept = [record for record in records if record["lane_steps"] <= lane_steps]
@@ -143,8 +146,12 @@ class RunFolder:
             "machine": provenance.machine(),
             **more,
         }
+        path = self._inside("provenance.jsonl")
         with disk(self.path):
-            files.append_line(self._inside("provenance.jsonl"), record)
+            before = files.read_lines(path)
+            if before.torn:  # a full disk; appended to, it would be a damaged line for ever
+                files.keep_lines(path, before.records)
+            files.append_line(path, record)
 
     def provenance(self) -> list[Json]:
         """Every start of this run, oldest first."""

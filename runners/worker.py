@@ -291,7 +291,9 @@ class RolloutWorker:
         self.simulators = [self.simulators[k] for k in kept]
         self._watch()
         self.generators = [self.generators[k] for k in kept]
+        states = self.actor_states
         self._build_actors()
+        self.actor_states = [_keep_state(state, kept) for state in states]
         self._allocate()
         obs, first, facts, self.done_before = before[0], before[1], before[2], before[3][kept]
         self.obs[0], self.first[0] = obs[0, kept], first[0, kept]
@@ -303,3 +305,11 @@ class RolloutWorker:
         for row in self.simulators:
             for env in row:
                 env.close()
+
+
+def _keep_state(state: State, seeds: list[int]) -> State:
+    """An actor's state for the seeds at these positions; arrays have the seeds' axis first."""
+    return {
+        name: _keep_state(value, seeds) if isinstance(value, dict) else value[seeds]
+        for name, value in state.items()
+    }

@@ -339,3 +339,17 @@ def test_many_candidates_are_not_all_listed(tmp_path):
         create_run(tmp_path, f"run-{number:02}", CONFIG)
     with pytest.raises(BadInput, match="run-07 and 12 more"):
         find_run("run", tmp_path)
+
+
+def test_what_a_kill_or_a_full_disk_left_behind(tmp_path):
+    run = create_run(tmp_path, "dqn-CartPole-v1-0123456789", {"lr": 1})
+    run.record_start(["train"])
+    with (run.path / "provenance.jsonl").open("a") as file:
+        file.write('{"time": "2026')  # the disk was full here
+    run.record_start(["train", "again"])
+    assert [start["command"] for start in run.provenance()] == [["train"], ["train", "again"]]
+    seed = run.seed(0)
+    seed.best.mkdir()
+    (seed.best / ".tmp-123-weights.safetensors").write_bytes(b"half")
+    seed.cut(0)
+    assert list(seed.best.iterdir()) == []

@@ -290,3 +290,41 @@ def test_a_scheduled_reset_draws_from_block_and_checkpoint():
     assert len({given[0] for given in seeds}) == 4
     assert given(3, 4) == seeds
     assert given(4, 2) != seeds
+
+
+class Remembers(RandomActor):
+    """Its state is the sum of all that each lane has shown it."""
+
+    def initial_state(self, lanes):
+        return {"memory": {"sum": np.zeros((len(self.generators), lanes))}}
+
+    def act(self, obs, first, facts, state, explore):
+        action, _, extras = super().act(obs, first, facts, state, explore)
+        return action, {"memory": {"sum": state["memory"]["sum"] + obs[..., 0]}}, extras
+
+
+def test_seeds_that_stay_keep_their_actors_memory():
+    def collect(kept):
+        made = RolloutWorker(
+            "Scripted-v0", spec_of(ScriptedEnv(1, 0, 1, 0.0)), [0, 1, 2], 1,
+            lambda seed, block: ScriptedEnv(2, seed, 100, 0.0, base=100 * seed), Remembers,
+            max_rows=4, reward_dtype=np.float32,
+        )  # fmt: skip
+        made.collect(Plan(4, None), 0)
+        if kept:
+            made.keep(kept)
+        made.collect(Plan(4, None), 0)
+        return made.actor_states[0]["memory"]["sum"]
+
+    assert (collect([0, 2]) == collect(None)[[0, 2]]).all()
+
+
+@pytest.mark.parametrize("p_end", [0.0, 1.0])
+def test_a_scheduled_reset_truncates_what_has_not_ended(p_end):
+    made = worker(lambda seed, block: ScriptedEnv(3, seed, 100, p_end))
+    rollout = made.collect(Plan(1, 1), 0)
+    assert rollout.terminated.all() == (p_end == 1.0)
+    assert (rollout.truncated == ~rollout.terminated).all()
+    after = made.collect(Plan(2, None), 0)
+    assert after.first.tolist() == [[False] * 3, [True] * 3, [False] * 3]
+    assert not after.reward[0].any()

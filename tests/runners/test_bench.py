@@ -1,0 +1,67 @@
+"""The measurements are of what they say: turns, rates, a loop that learns, a table of ratios."""
+
+from __future__ import annotations
+
+import itertools
+import time
+
+import numpy as np
+import pytest
+
+from runners import bench
+from runners.resolve import make_config
+
+
+def test_an_unknown_subject_is_bad_input(capsys):
+    assert bench.main(["frozenlak"]) == 2
+    assert "did you mean frozenlake?" in capsys.readouterr().err
+
+
+def test_works_are_taken_in_turns_and_judged_by_their_median():
+    order, rates = [], itertools.count()
+
+    def work(name):
+        def run():
+            order.append(name)
+            return float(next(rates))
+
+        return run
+
+    assert bench.turns(work("a"), work("b"), rounds=3) == [2.0, 3.0]
+    assert order == ["a", "b"] * 3
+
+
+def test_a_rate_is_a_count_a_second(monkeypatch):
+    clock = iter([10.0, 14.0])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    assert bench.timed(lambda: None, 100) == 25.0
+
+
+@pytest.mark.parametrize(
+    ("agent", "settings"),
+    [
+        ("dqn", {"learning_starts": 0, "replay_ratio": 0.5, "batch_size": 8, "lanes": 2}),
+        ("q_learning", {"env": "FrozenLake-v1", "rollout_length": 64}),
+    ],
+)
+def test_the_loop_that_is_timed_learns(agent, settings):
+    env = settings.pop("env", "CartPole-v1")
+    config = make_config(agent, env, **{"steps": 10_000, **settings})
+    loop = bench.Loop(config, 2)
+    before = {name: value.clone() for name, value in loop.learner.params().tensors.items()}
+    loop.run(5)
+    rows = 5 * config.rollout_length
+    assert loop.learner.params().lane_steps == rows * config.lanes
+    assert loop.learner.updates == (rows if agent == "q_learning" else rows * config.lanes // 2)
+    for name, value in loop.learner.params().tensors.items():
+        assert not np.array_equal(value.numpy(), before[name].numpy())
+
+
+def test_a_subject_prints_its_figure_beside_another(capsys, monkeypatch):
+    monkeypatch.setattr(bench, "turns", lambda *works, rounds=1: [work() for work in works])
+    assert bench.main(["worker"]) == 0
+    head, line = capsys.readouterr().out.splitlines()
+    assert "cores, torch" in head
+    assert line.startswith("worker, CartPole, 1,024 lanes")
+    assert "bare simulator" in line
+    assert " x " in line
