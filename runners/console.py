@@ -119,13 +119,13 @@ class PlainConsole:
     def stop(self) -> None:
         """The last line."""
         if self.task and self.latest:
-            self._line(self.latest)
+            self._line(self.latest, ended=True)
         self.task = None
 
-    def _line(self, status: Status) -> None:
+    def _line(self, status: Status, ended: bool = False) -> None:
         assert self.task is not None
         self.rates.add(status)
-        self.message(progress_line(self.task, status, self.rates))
+        self.message(progress_line(self.task, status, self.rates, ended))
 
 
 class RichConsole:
@@ -180,7 +180,7 @@ class RichConsole:
         self.live = None
         if self.task and self.latest:
             self.rates.add(self.latest)
-            self.message(progress_line(self.task, self.latest, self.rates))
+            self.message(progress_line(self.task, self.latest, self.rates, ended=True))
 
     def _draw(self, status: Status) -> None:
         assert self.live is not None
@@ -303,9 +303,10 @@ def mean_return(returns: Mapping[int, float]) -> str:
     return mean if len(values) == 1 else f"{mean} [{number(min(values))} .. {number(max(values))}]"
 
 
-def progress_line(task: Task, status: Status, rates: Rates) -> str:
-    """Everything in one line of ASCII."""
-    left = seconds_left(status.lane_steps, task.total_lane_steps, rates.lane_steps)
+def progress_line(task: Task, status: Status, rates: Rates, ended: bool = False) -> str:
+    """Everything in one line of ASCII; what has ended has no time left."""
+    seconds = seconds_left(status.lane_steps, task.total_lane_steps, rates.lane_steps)
+    left = [] if ended else [f"{duration(seconds)} left"]
     return ", ".join(
         [
             f"{human(status.lane_steps)} of {human(task.total_lane_steps)} lane steps",
@@ -314,7 +315,7 @@ def progress_line(task: Task, status: Status, rates: Rates) -> str:
             f"{human(rates.updates)} updates/s",
             f"return {mean_return(status.returns)}",
             f"{status.solved} of {task.seeds} solved",
-            f"{duration(left)} left",
+            *left,
         ]
     )
 

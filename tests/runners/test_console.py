@@ -240,3 +240,14 @@ def test_a_line_holds_what_the_panel_holds():
     task = console.Task("dqn", 100, 3)
     line = progress_line(task, status(5, 100, 90, 10, {2: 1.0}, 3), Rates(10))
     assert line.endswith("return 1, 3 of 3 solved, 0.0 s left")
+
+
+def test_what_has_ended_has_no_time_left():
+    """A run that was solved early is done, whatever its budget was."""
+    stream = io.StringIO()
+    console = PlainConsole(stream)
+    console.start("x", 1_000, [2])
+    console.update(status(5, 100, 90, 10, {2: 1.0}, 1))
+    console.stop()
+    assert "1 of 1 solved" in stream.getvalue().splitlines()[-1]
+    assert "left" not in stream.getvalue()
