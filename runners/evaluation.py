@@ -94,6 +94,7 @@ class Evaluator:
         first = np.ones((len(seeds), lanes), np.bool_)
         totals = np.zeros((len(seeds), lanes))
         playing = np.ones((len(seeds), lanes), np.bool_)
+        self._check_numbers(0, obs, totals)
         state = actor.initial_state(lanes)
         steps = 0
         while playing.any() and steps < self.limit:
@@ -102,14 +103,15 @@ class Evaluator:
                 obs[k], reward, terminated, truncated, _ = envs[k].step(steps, actions[k])
                 np.add(totals[k], reward, out=totals[k], where=playing[k])
                 playing[k] &= ~(terminated | truncated)
-            if not (finite(obs) and finite(totals)):
-                self._bad_number(steps, obs, totals)
+            self._check_numbers(steps, obs, totals)
             first[:] = False
             steps += 1
         return totals
 
-    def _bad_number(self, step: int, obs: Array, totals: Array) -> None:
+    def _check_numbers(self, step: int, obs: Array, totals: Array) -> None:
         """Name the first lane of the first seed whose observation or reward is not finite."""
+        if finite(obs) and finite(totals):
+            return
         sound = np.asarray(np.isfinite(obs).reshape(*totals.shape, -1).all(axis=-1))
         k, lane = np.argwhere(~(sound & np.isfinite(totals)))[0].tolist()
         what = (

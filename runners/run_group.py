@@ -67,7 +67,7 @@ def train_group(
 
 def is_done(run: RunFolder, group: Group) -> bool:
     """Whether every seed of the group has its result; its checkpoints are not needed any more."""
-    return all(read_result(run.seed(seed).path) is not None for seed in group.seeds)
+    return all(read_result(run.seed_path(seed)) is not None for seed in group.seeds)
 
 
 def _progress(

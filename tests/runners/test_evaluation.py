@@ -174,6 +174,17 @@ def test_a_fault_in_an_evaluation_is_one_of_the_simulator(fault, told):
         evaluator.returns(PARAMS, [0], 2, Purpose.FINAL)
 
 
+def test_the_first_observation_of_an_evaluation_is_looked_at():
+    class Faulty(Countdown):
+        def reset(self, **arguments):
+            obs, info = super().reset(**arguments)
+            return nan_at(0)((obs,))[0], info
+
+    evaluator = Evaluator("Faulty-v0", spec_of(Countdown(1)), Faulty, Still, 50)
+    with pytest.raises(SimulatorError, match="lane 1, step 0: in an evaluation the observation is"):
+        evaluator.returns(PARAMS, [0], 2, Purpose.FINAL)
+
+
 def test_what_a_lane_does_after_its_episode_does_not_count():
     class Late(Countdown):
         def step(self, actions):

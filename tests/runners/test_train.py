@@ -65,6 +65,16 @@ def test_a_finished_run_is_shown_even_where_nothing_can_be_written(tmp_path, mon
     assert train.main([*command[:-4], "--seeds", "3", "--out", str(tmp_path)]) == 4
 
 
+def test_seeds_that_are_refused_leave_no_folder(tmp_path):
+    folder = train.run(config(), [0, 1, 2], str(tmp_path))
+    with pytest.raises(BadInput, match="were begun together"), folder.lock(Group(2, 3)):
+        pass
+    from runners.run_group import is_done
+
+    assert not is_done(folder, Group(2, 3))
+    assert folder.seeds() == [0, 1, 2]
+
+
 @pytest.mark.parametrize("seeds", [[], [-1], [True]])
 def test_seeds_are_whole_numbers(tmp_path, seeds):
     with pytest.raises(BadInput, match="seeds: got"):
