@@ -299,7 +299,9 @@ def find_run(text: str, out: str | Path = "runs") -> RunFolder:
         return _open(Path(out) / text)
     runs = _runs(Path(out))
     if not runs:
-        raise BadInput(f"{text!r}: there are no runs in {out}; train one, or give the path of a run folder")
+        raise BadInput(
+            f"{text!r}: there are no runs in {out}; train one, or give the path of a run folder"
+        )
     if text == "last":
         return RunFolder(max(runs, key=_started))
     fitting = [run for run in runs if run.name.startswith(text)]
