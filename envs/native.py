@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import multiprocessing
 import signal
 from collections.abc import Mapping
 from functools import partial
@@ -120,8 +121,10 @@ def _lane(spec: EnvSpec, lane: int, options: Mapping[str, Any]) -> gymnasium.Env
 
 
 def _process_lane(spec: EnvSpec, lane: int, options: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
-    # A terminal sends Ctrl-C to every process; this one ends when its parent says so.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A terminal sends Ctrl-C to every process; a lane's ends when its parent says so. Gymnasium makes
+    # one more environment in the parent itself, to look at its spaces.
+    if multiprocessing.parent_process() is not None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     return _lane(spec, lane, options)
 
 

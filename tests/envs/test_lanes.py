@@ -131,10 +131,25 @@ def test_a_module_is_imported_for_its_environments():
         envs.make(f"{__name__}:FaultyLane-v1", 1, 0)
 
 
-def test_a_process_leaves_ctrl_c_to_its_parent(monkeypatch):
-    from envs import native
+class AskSignal(FaultyLane):
+    """Its reward says whether Ctrl-C is ignored where it is stepped."""
 
-    told = []
-    monkeypatch.setattr(signal, "signal", lambda *what: told.append(what))
-    native._process_lane(gymnasium.registry[ID], 0, {})
-    assert told == [(signal.SIGINT, signal.SIG_IGN)]
+    def step(self, action):
+        result = list(super().step(action))
+        result[1] = float(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)
+        return tuple(result)
+
+
+if "AskSignal-v0" not in gymnasium.registry:
+    gymnasium.register("AskSignal-v0", AskSignal)
+
+
+def test_a_lane_s_process_leaves_ctrl_c_to_its_parent():
+    before = signal.getsignal(signal.SIGINT)
+    env = envs.make(f"{__name__}:AskSignal-v0", 2, 0, "async")
+    try:
+        env.reset()
+        assert env.step(np.zeros(2, int))[1].tolist() == [1.0, 1.0]
+    finally:
+        env.close()
+    assert signal.getsignal(signal.SIGINT) is before  # and the parent goes on to hear it
