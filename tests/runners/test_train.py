@@ -1,6 +1,7 @@
 """Which groups are trained, what a second start does, and whether --verify-resume would notice."""
 
 import errno
+import gc
 import json
 
 import pytest
@@ -102,3 +103,13 @@ def test_verify_resume_would_notice_one_different_number(tmp_path):
         make_config("q_learning", "FrozenLake-v1", **SMALL, lr=0.4), [0], str(tmp_path)
     )
     assert verify.compare(a, other)[0] == "the last checkpoint of seeds 0-0"
+
+
+def test_garbage_is_collected_again_after_the_imports():
+    """Also where what was asked for is refused; a run of hours must not do without."""
+    with train.importing():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    with pytest.raises(BadInput), train.importing():
+        raise BadInput("x")
+    assert gc.isenabled()
