@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
-from gymnasium.envs.registration import EnvSpec
 
-from envs import native
 from envs.contract import UnsupportedEnv, VectorSimulator
 from envs.options import did_you_mean, whole
 
@@ -22,14 +21,18 @@ SIMULATORS: dict[str, str] = {
     "DeepSea-v0": "tabular",
     "Garnet-v0": "tabular",
 }
-"""Id -> the module of this package that simulates it, which is also the name of its backend.
+"""Id -> the module of this package that simulates it; ``ALE/*`` stands for all ids that begin so.
 
-Every other id that Gymnasium knows belongs to `envs.native`. A new simulator is one line here and
-a module with ``make(env_id, num_envs, seed, options)`` and ``time_limit(env_id, options)``.
+Every other id that Gymnasium knows belongs to `envs.native`. A new simulator is one line here and a
+module with
+
+* ``backends(env_id)``: names of what can simulate it, the automatic choice first; "native", "sync"
+  and "async" are Gymnasium's own, by `envs.native`;
+* ``make(env_id, num_envs, seed, backend, options)``, where the backend is one of them;
+* ``time_limit(env_id, options)``: steps until an episode is truncated, 0 for never;
+* ``scalar(env_id, options)``, where `envs.native.scalar` would not do: one Gymnasium environment
+  that takes ``render_mode``, for `runners.watch`.
 """
-
-
-GYMNASIUM_BACKENDS = ("native", "sync", "async")
 
 
 def make(
@@ -58,23 +61,21 @@ def make(
     if "max_episode_steps" in options:
         whole(env_id, "max_episode_steps", options["max_episode_steps"], least=0)
     resolved, env_id = resolve_backend(env_id, backend), registered(env_id)
-    if resolved in GYMNASIUM_BACKENDS:
-        return native.make(env_id, num_envs, seed, resolved, options)
-    env: VectorSimulator = _module(resolved).make(env_id, num_envs, seed, options)
+    env: VectorSimulator = _family(env_id).make(env_id, num_envs, seed, resolved, options)
     return env
 
 
 def resolve_backend(env_id: str, backend: str = "auto") -> str:
     """The backend that ``make`` uses: never "auto", and a function of its arguments alone.
 
-    A module of `SIMULATORS` comes first ("tabular"), then the id's own vector class ("native"),
-    then one Gymnasium environment a lane ("sync"). "async", a process a lane, is only used on
-    request: it pays where one step costs more than about a millisecond.
+    A simulator of the lab's own comes first (as "tabular"), then the id's own vector class
+    ("native"), then one Gymnasium environment a lane ("sync"). "async", a process a lane, is only
+    used on request: it pays where one step costs more than about a millisecond.
 
     Raises:
         UnsupportedEnv: there is no such id, or the id has no such backend.
     """
-    offered = _backends(env_id)
+    offered = backends(env_id)
     if backend == "auto":
         return offered[0]
     if backend not in offered:
@@ -84,17 +85,43 @@ def resolve_backend(env_id: str, backend: str = "auto") -> str:
 
 def reward_threshold(env_id: str) -> float | None:
     """The mean return at which Gymnasium calls ``env_id`` solved; None where it does not say."""
-    _backends(env_id)
+    backends(env_id)
     spec = gymnasium.registry.get(registered(env_id))
     return None if spec is None or spec.reward_threshold is None else float(spec.reward_threshold)
 
 
 def time_limit(env_id: str, **options: Any) -> int:
     """Steps after which episodes of ``env_id`` are truncated; 0 where none is registered."""
-    backend = _backends(env_id)[0]
-    family = native if backend in GYMNASIUM_BACKENDS else _module(backend)
-    limit: int = family.time_limit(registered(env_id), options)
+    backends(env_id)
+    name = registered(env_id)
+    limit: int = _family(name).time_limit(name, options)
     return limit
+
+
+def scalar(env_id: str, **options: Any) -> gymnasium.Env[Any, Any]:
+    """One lane of ``env_id`` as a Gymnasium environment, which can be rendered.
+
+    Raises:
+        UnsupportedEnv: an option does not exist, or nothing simulates a single lane.
+    """
+    backends(env_id)
+    name = registered(env_id)
+    env: gymnasium.Env[Any, Any] = _family(name).scalar(name, options)
+    return env
+
+
+def backends(env_id: str) -> Sequence[str]:
+    """What can simulate ``env_id``, the automatic choice first.
+
+    Raises:
+        UnsupportedEnv: there is no such id.
+    """
+    name = registered(env_id)
+    offered: Sequence[str] = _family(name).backends(name)
+    if not offered:
+        hint = did_you_mean(name, [*SIMULATORS, *gymnasium.registry])
+        raise UnsupportedEnv(f"there is no environment {name!r}{hint}")
+    return offered
 
 
 def registered(env_id: str) -> str:
@@ -113,22 +140,16 @@ def registered(env_id: str) -> str:
     return name
 
 
-def _backends(env_id: str) -> list[str]:
-    """The backends of ``env_id``, the automatic choice first."""
-    env_id = registered(env_id)
-    spec: EnvSpec | None = gymnasium.registry.get(env_id)
-    offered = [SIMULATORS[env_id]] if env_id in SIMULATORS else []
-    if spec is not None:
-        # Gymnasium's JAX environments have vector classes that reset within the step
-        jax = spec.namespace in ("phys2d", "tabular")
-        offered += ["native"] if spec.vector_entry_point and not jax else []
-        offered += ["sync", "async"] if spec.entry_point else []
-    if not offered:
-        hint = did_you_mean(env_id, [*SIMULATORS, *gymnasium.registry])
-        raise UnsupportedEnv(f"there is no environment {env_id!r}{hint}")
-    return offered
+def family(env_id: str) -> str:
+    """The module of this package that simulates ``env_id``."""
+    if env_id in SIMULATORS:
+        return SIMULATORS[env_id]
+    for key, module in SIMULATORS.items():
+        if key.endswith("*") and env_id.startswith(key[:-1]):
+            return module
+    return "native"
 
 
-def _module(family: str) -> Any:
-    """A module of this package, imported when it is needed: --help shall not wait for numba."""
-    return importlib.import_module(f"envs.{family}")
+def _family(env_id: str) -> Any:
+    """That module, imported when it is needed: --help shall not wait for numba."""
+    return importlib.import_module(f"envs.{family(env_id)}")

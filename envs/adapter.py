@@ -10,11 +10,7 @@ from gymnasium import spaces
 from gymnasium.vector import VectorWrapper
 
 from envs.contract import OBSERVATION_FACTS, STEP_FACTS, Array, LaneError, VectorSimulator
-
-
-def lane_seeds(seed: int, lanes: int) -> list[int]:
-    """One integer a lane from a block's one: distinct even where blocks have neighbouring seeds."""
-    return [int(word >> 1) for word in np.random.SeedSequence(seed).generate_state(lanes)]
+from envs.simulator import Actions, block_seeds
 
 
 class CheckedLane(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -90,18 +86,26 @@ class GymnasiumEnv(VectorWrapper[Any, Any, Any, Any, Any]):
     def __init__(self, env: VectorSimulator, seed: int, separate_lanes: bool) -> None:
         super().__init__(env)
         self._seed: int | None = seed
-        self._separate_lanes = separate_lanes
+        self.separate_lanes = separate_lanes
+        self._check_actions = Actions(env.single_action_space, env.num_envs)
         self._facts: dict[str, Array] = {}  # key -> what stands where a lane has none, [N, ...]
 
     def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+        self, *, seed: Any = None, options: dict[str, Any] | None = None
     ) -> tuple[Array, dict[str, Any]]:
-        """Begin new episodes in all lanes; without a seed, with the kept one once."""
-        seed, self._seed = self._seed if seed is None else seed, None
-        expanded: Any = seed
-        if seed is not None and self._separate_lanes:
-            expanded = lane_seeds(seed, self.num_envs)
-        obs, infos = self.env.reset(seed=expanded, options=options)
+        """Begin new episodes in all lanes; without a seed, with the kept one once.
+
+        Raises:
+            ValueError: one integer a lane as the seed where one generator serves all lanes.
+            RuntimeError: the environment is closed.
+        """
+        self._check_open()
+        if seed is None and self._seed is not None:
+            seed = block_seeds(self, self._seed)
+        self._seed = None
+        if not self.separate_lanes and not isinstance(seed, int | np.integer | None):
+            raise ValueError("one generator serves all lanes: reset takes one integer as its seed")
+        obs, infos = self.env.reset(seed=seed, options=options)
         self._facts = {
             key: np.ones_like(infos[key]) if key == "action_mask" else np.zeros_like(infos[key])
             for key in (*OBSERVATION_FACTS, *STEP_FACTS)
@@ -110,9 +114,21 @@ class GymnasiumEnv(VectorWrapper[Any, Any, Any, Any, Any]):
         return obs, self._present(infos)
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
-        """One step of all lanes; obs [N, ...], reward [N], terminated and truncated [N] bool."""
+        """One step of all lanes; obs [N, ...], reward [N], terminated and truncated [N] bool.
+
+        Raises:
+            ValueError: actions have another shape, are NaN or out of range.
+            TypeError: actions are not numbers of the space's kind.
+            RuntimeError: the environment is closed.
+        """
+        self._check_open()
+        actions = self._check_actions(actions)
         obs, reward, terminated, truncated, infos = self.env.step(actions)
         return obs, reward, terminated, truncated, self._present(infos) if self._facts else {}
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise RuntimeError("the environment is closed; make another")
 
     def _present(self, infos: dict[str, Any]) -> dict[str, Any]:
         """The facts alone, one array ``[N, ...]`` a key, whichever lanes have them in this step."""

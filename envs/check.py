@@ -18,9 +18,9 @@ import numpy as np
 from rich.console import Console
 
 import envs
-from envs import native, probes
-from envs.adapter import lane_seeds
+from envs import probes
 from envs.contract import Array, UnsupportedEnv, VectorSimulator, mdp_of
+from envs.simulator import block_seeds
 from envs.trace import Broken, Finding, Trace, draws, held, record
 
 Factory = Callable[[int, int], VectorSimulator]
@@ -101,6 +101,7 @@ def _check(
     if not unequal:
         # these compare runs, which says something only of an environment that repeats itself
         findings += _check_seeds(run, base, uniform, seed)
+        findings += _check_lane_seeds(factory, lanes, seed)
         other = run(seed, uniform, other_on_ignored=True)
         what = "the step after an end does not ignore its action: another one gives other steps"
         findings += probes.equal("reset rule", base, other, what)
@@ -184,6 +185,23 @@ def _check_seeds(
     return findings
 
 
+def _check_lane_seeds(factory: Factory, lanes: int, seed: int) -> Iterator[Finding]:
+    """An integer means seed + i for lane i where lanes are separate; a list gives each its own."""
+    with closing(factory(lanes, seed)) as env:
+        if not getattr(env, "separate_lanes", False):
+            what = "one generator serves all lanes: reset takes one integer as its seed"
+            yield Finding("seed", what, fault=False)
+            return
+        by_integer, _ = env.reset(seed=seed)
+        kept = np.copy(by_integer)
+        one_each: Any = [seed + i for i in range(lanes)]
+        by_list, _ = env.reset(seed=one_each)
+        unequal = (kept != by_list).reshape(lanes, -1).any(axis=1)
+        if unequal.any():
+            what = f"reset(seed={seed}) is not reset(seed=[{seed}, {seed + 1}, ...])"
+            yield Finding("seed", what, lane=int(unequal.argmax()), step=0)
+
+
 def _behind_an_end(trace: Trace) -> int:
     """A step from the second quarter, one that ends an episode where there is one.
 
@@ -238,8 +256,9 @@ def check_id(
     limit, name = envs.time_limit(env_id), envs.registered(env_id)
     scalar = None
     if name in gymnasium.registry:
-        separate = resolved in ("sync", "async")
-        scalar = partial(native.scalar, name), lane_seeds(seed, 1)[0] if separate else seed
+        with closing(factory(1, seed)) as env:
+            seeds = block_seeds(env, seed)
+        scalar = partial(envs.scalar, name), seeds if isinstance(seeds, int) else seeds[0]
     # an id without a registered limit may truncate by itself; a table says that it never does
     known = limit if limit or resolved == "tabular" else None
     return check(factory, lanes, steps or default_steps(limit), seed, known, scalar)

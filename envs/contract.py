@@ -6,6 +6,9 @@ A simulator is a ``gymnasium.vector.VectorEnv`` of N lanes in ``AutoresetMode.NE
   final observation of that episode.
 * The lane's next step ignores its action and returns the first observation of a new episode,
   with reward 0 and both flags false.
+* An action of a wrong shape, kind or range, or NaN, is refused before an engine sees it, in every row.
+* ``separate_lanes`` says whether each lane has a generator of its own. Then ``reset(seed=s)`` means
+  s + i for lane i and a list gives each lane its own; else it takes one integer.
 * Rewards are raw. Clipping, scaling and n-step sums are the learner's view of them.
 * Facts that an agent may use are infos present at every step, one array ``[N, ...]`` a key:
   ``OBSERVATION_FACTS`` describe the returned observation, ``STEP_FACTS`` the step that led to it.

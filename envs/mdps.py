@@ -58,7 +58,7 @@ def _from_gymnasium(env_id: str, options: dict[str, Any]) -> tuple[FiniteMDP, La
         )
     if "map_name" in options and options["map_name"] is None and options.get("desc") is None:
         raise UnsupportedEnv(f"{env_id}: map_name=None draws a map that no seed decides; pass desc")
-    env: Any = native.scalar(env_id, **options).unwrapped
+    env: Any = native.scalar(env_id, options).unwrapped
     limit = native.time_limit(env_id, options)
     table = [[env.P[s][a] for a in sorted(env.P[s])] for s in sorted(env.P)]
     return _from_table(table, env.initial_state_distrib, limit), _gymnasium_layout(env)

@@ -21,7 +21,19 @@ from envs.contract import UnsupportedEnv, VectorSimulator
 from envs.options import reject_unknown
 from envs.resume import resumable
 
+BACKENDS = ("native", "sync", "async")
 NO_LIMIT = 2**31 - 1  # for vector classes that count steps in an int32 and know no "never"
+
+
+def backends(env_id: str) -> list[str]:
+    """The id's own vector class where it has one, then one object a lane; none for unknown ids."""
+    spec: EnvSpec | None = gymnasium.registry.get(env_id)
+    if spec is None:
+        return []
+    # Gymnasium's JAX environments have vector classes that reset within the step
+    jax = spec.namespace in ("phys2d", "tabular")
+    offered = ["native"] if spec.vector_entry_point and not jax else []
+    return offered + (["sync", "async"] if spec.entry_point else [])
 
 
 def make(
@@ -49,7 +61,7 @@ def time_limit(env_id: str, options: Mapping[str, Any]) -> int:
     return limit
 
 
-def scalar(env_id: str, **options: Any) -> gymnasium.Env[Any, Any]:
+def scalar(env_id: str, options: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
     """One lane of ``env_id``, as sync and async step it: 0-based Discrete spaces, time limit.
 
     Raises:

@@ -12,21 +12,41 @@ import copy
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import seeding
-from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space
 
-from envs import mdps
-from envs.contract import Array, FiniteMDP, VectorSimulator
+from envs import mdps, native
+from envs.contract import Array, FiniteMDP, UnsupportedEnv, VectorSimulator
 from envs.kernel import inlined, kernel
+from envs.simulator import Simulator
 
 
-def make(env_id: str, num_envs: int, seed: int, options: Mapping[str, Any]) -> VectorSimulator:
-    """The table-driven simulator of ``env_id``."""
+def backends(env_id: str) -> list[str]:
+    """The tables first; where Gymnasium has the environment, its own classes too."""
+    return ["tabular", *native.backends(env_id)]
+
+
+def make(
+    env_id: str, num_envs: int, seed: int, backend: str, options: Mapping[str, Any]
+) -> VectorSimulator:
+    """The table-driven simulator of ``env_id``, or Gymnasium's."""
+    if backend in native.BACKENDS:
+        return native.make(env_id, num_envs, seed, backend, options)
     mdp, layout = mdps.build(env_id, options)
     return TabularVectorEnv(mdp, num_envs, seed, layout)
+
+
+def scalar(env_id: str, options: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
+    """Gymnasium's environment, which can be rendered.
+
+    Raises:
+        UnsupportedEnv: Gymnasium has none.
+    """
+    if not native.backends(env_id):
+        raise UnsupportedEnv(f"{env_id}: it has no renderer")
+    return native.scalar(env_id, options)
 
 
 def time_limit(env_id: str, options: Mapping[str, Any]) -> int:
@@ -115,11 +135,8 @@ def _step_lanes(
     reward: Array,  # [N] float64
     terminated: Array,  # [N] bool
     truncated: Array,  # [N] bool
-) -> int:
-    """Step all lanes; the first lane whose action is out of range (nothing is stepped), else -1."""
-    for lane in range(state.size):
-        if not done[lane] and not 0 <= action[lane] < tables.successor.shape[1]:
-            return lane
+) -> None:
+    """Step all lanes; a lane behind an end begins a new episode."""
     for lane in range(state.size):
         if done[lane]:
             state[lane] = first_state(tables, uniform[lane])
@@ -132,70 +149,49 @@ def _step_lanes(
             elapsed[lane] += 1
             truncated[lane] = 0 < tables.time_limit <= elapsed[lane]
         done[lane] = terminated[lane] or truncated[lane]
-    return -1
 
 
-class TabularVectorEnv(VectorEnv[Any, Any, Any]):
+class TabularVectorEnv(Simulator):
     """N lanes of a finite MDP; observations are state numbers [N] int64, rewards float64.
 
-    Like Gymnasium's TimeLimit, a step that ends an episode at the limit is both terminated and
-    truncated. Returned arrays are fresh at every step. There are no infos.
+    One generator serves all lanes. Like Gymnasium's TimeLimit, a step that ends an episode at the
+    limit is both terminated and truncated. Returned arrays are fresh at every step. There are no
+    infos.
     """
+
+    separate_lanes = False
 
     def __init__(
         self, mdp: FiniteMDP, num_envs: int, seed: int, layout: mdps.Layout | None = None
     ) -> None:
+        obs_space, action_space = spaces.Discrete(mdp.num_states), spaces.Discrete(mdp.num_actions)
+        super().__init__(num_envs, seed, obs_space, action_space)
         self.mdp, self.layout = mdp, layout
-        self.num_envs = num_envs
-        self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_modes": []}
-        self.single_observation_space = spaces.Discrete(mdp.num_states)
-        self.single_action_space = spaces.Discrete(mdp.num_actions)
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self.action_space = batch_space(self.single_action_space, num_envs)
         self.tables = tables_of(mdp)
-        self._seed: int | None = seed
-        self.state = np.full(num_envs, -1)  # no episode yet
+        self.state = np.zeros(num_envs, np.int64)
         self.elapsed = np.zeros(num_envs, np.int64)
         self.done = np.zeros(num_envs, np.bool_)
 
-    def reset(
-        self,
-        *,
-        seed: int | None = None,
-        options: dict[str, Any] | None = None,  # noqa: ARG002 - Gymnasium's signature
-    ) -> tuple[Array, dict[str, Any]]:
-        """Begin new episodes in all lanes; without a seed, with the kept one once."""
-        seed, self._seed = self._seed if seed is None else seed, None
-        if seed is not None:
-            self._np_random, self._np_random_seed = seeding.np_random(seed)
+    def begin(self, seeds: list[int] | None) -> tuple[Array, dict[str, Any]]:
+        """Draw a first state for every lane."""
+        if seeds is not None:
+            self._np_random, self._np_random_seed = seeding.np_random(seeds[0])
         for lane, u in enumerate(self.np_random.random(self.num_envs)):
             self.state[lane] = first_state(self.tables, u)
         self.elapsed[:] = 0
         self.done[:] = False
         return self.state.copy(), {}
 
-    def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
-        """One step of all lanes: ``(obs, reward, terminated, truncated, {})``, each [N].
-
-        Raises:
-            ValueError: an action is out of range (the message names the lane) or ``actions`` has
-                another shape.
-            TypeError: actions are not integers.
-            RuntimeError: `reset` has not been called.
-        """
-        action = np.asarray(actions).astype(np.int64, casting="same_kind", copy=False)
-        if action.shape != (self.num_envs,):
-            raise ValueError(f"actions have shape {action.shape}, not ({self.num_envs},)")
-        if self.state[0] < 0:
-            raise RuntimeError("call reset before step")
+    def advance(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
+        """One step of all lanes: ``(obs, reward, terminated, truncated, {})``, each [N]."""
         # Drawn here: handing a Generator to a kernel costs 14 µs a call, an array next to nothing.
         uniform = self.np_random.random(self.num_envs)
         reward = np.empty(self.num_envs)
         terminated, truncated = np.empty((2, self.num_envs), np.bool_)
-        wrong = _step_lanes(
+        _step_lanes(
             self.tables,
             uniform,
-            action,
+            actions,
             self.state,
             self.elapsed,
             self.done,
@@ -203,10 +199,6 @@ class TabularVectorEnv(VectorEnv[Any, Any, Any]):
             terminated,
             truncated,
         )
-        if wrong >= 0:
-            raise ValueError(
-                f"lane {wrong}: action {action[wrong]} is not in 0..{self.mdp.num_actions - 1}"
-            )
         return self.state.copy(), reward, terminated, truncated, {}
 
     def get_state(self) -> dict[str, Any]:
@@ -220,7 +212,7 @@ class TabularVectorEnv(VectorEnv[Any, Any, Any]):
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go back to a state from `get_state`."""
-        self._seed = None
+        self.resumed()
         self.state[:] = state["state"]
         self.elapsed[:] = state["elapsed"]
         self.done[:] = state["done"]

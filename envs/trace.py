@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from envs.contract import OBSERVATION_FACTS, STEP_FACTS, Array, LaneError, VectorSimulator
+from envs.simulator import block_seeds
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def held(env: VectorSimulator, uniform: Array) -> list[str]:
 
 def _reset(env: VectorSimulator, seed: int | None) -> tuple[Array, dict[str, Any]]:
     try:
-        obs, infos = env.reset() if seed is None else env.reset(seed=seed)
+        obs, infos = env.reset(seed=None if seed is None else block_seeds(env, seed))
     except Exception as error:
         raise Broken(_raised("reset", error, 0)) from error
     _check_array(env, 0, "obs", obs, _obs_dtype(env), env.single_observation_space.shape or ())

@@ -8,6 +8,7 @@ import numpy as np
 from gymnasium import spaces
 
 from envs.contract import Array, LaneError, SimulatorError, VectorSimulator
+from envs.simulator import block_seeds
 
 Step = tuple[Array, Array, Array, Array, dict[str, Any]]
 
@@ -33,7 +34,7 @@ class CheckedSimulator:
             SimulatorError: it raised, or the observations are not those of its space.
         """
         try:
-            obs, info = self.env.reset(seed=seed)
+            obs, info = self.env.reset(seed=None if seed is None else block_seeds(self.env, seed))
         except Exception as error:
             self._raised(step, "reset", error)
         self._check_obs(step, obs)

@@ -203,7 +203,6 @@ def _drawn(setting: Setting) -> gymnasium.Env[Any, Any]:
     import gymnasium
 
     import envs
-    from envs import native
 
     # pygame looks for a screen and a sound card unless it is told before its import.
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
@@ -211,8 +210,7 @@ def _drawn(setting: Setting) -> gymnasium.Env[Any, Any]:
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     config = setting.config
     try:
-        env_id = envs.registered(config.env)
-        return native.scalar(env_id, render_mode="rgb_array", **config.env_options)
+        return envs.scalar(config.env, render_mode="rgb_array", **config.env_options)
     except (gymnasium.error.Error, ImportError) as error:
         raise BadInput(f"{config.env}: cannot be rendered here: {error}") from error
 

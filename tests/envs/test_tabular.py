@@ -29,7 +29,7 @@ TOY_TEXT = [
 @pytest.mark.parametrize(("env_id", "options"), TOY_TEXT)
 def test_one_lane_is_gymnasium_with_the_same_seed(env_id, options):
     """20,000 steps with resets and time limits, every number equal."""
-    env, scalar = envs.make(env_id, 1, 7, **options), native.scalar(env_id, **options)
+    env, scalar = envs.make(env_id, 1, 7, **options), native.scalar(env_id, options)
     assert isinstance(env, TabularVectorEnv)
     actions = np.random.default_rng(1).integers(env.single_action_space.n, size=20_000)
     obs, _ = env.reset()
@@ -134,7 +134,7 @@ def test_state_goes_on_in_another_environment():
         assert all((a == b).all() for a, b in zip(one[:4], two[:4], strict=True))
 
 
-def test_actions_are_checked_and_those_of_ignored_rows_are_not():
+def test_actions_are_checked():
     env = envs.make("FrozenLake-v1", 3, 0)
     with pytest.raises(RuntimeError, match="call reset"):
         env.step(np.zeros(3, np.int64))
@@ -145,12 +145,6 @@ def test_actions_are_checked_and_those_of_ignored_rows_are_not():
         env.step(np.zeros(2, np.int64))
     with pytest.raises(TypeError):
         env.step(np.zeros(3))
-    done = np.zeros(3, np.bool_)
-    while not done.any():
-        _, _, terminated, truncated, _ = env.step(np.full(3, 2))
-        done = terminated | truncated
-    _, reward, *_ = env.step(np.where(done, -1, 0))
-    assert (reward[done] == 0).all()
 
 
 # The MDPs from the literature

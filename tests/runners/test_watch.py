@@ -22,7 +22,7 @@ def decode(path):
 
 def first_episode(run):
     """The length, the return and the first picture of the first episode, played by hand."""
-    env = native.scalar(run.config()["env"], render_mode="rgb_array")
+    env = native.scalar(run.config()["env"], {"render_mode": "rgb_array"})
     path = (Purpose.COMMAND, watch.EPISODES, 0)
     obs, _ = env.reset(seed=seeding.integer(0, seeding.Stream.EVALUATION, *path))
     picture = np.array(env.render())
