@@ -74,6 +74,7 @@ class Batch:
     reward: torch.Tensor  # [K, B]
     discount: torch.Tensor  # [K, B]
     next_obs: torch.Tensor  # [K, B, ...]
+    next_action_mask: torch.Tensor | None = None  # [K, B, A] bool: legal next actions; None: all
     weight: torch.Tensor | None = None  # [K, B] importance weights; None: all 1
     extras: dict[str, torch.Tensor] = field(default_factory=dict)
 
@@ -130,6 +131,10 @@ def params_from_state(state: State) -> Params:
 
 class Actor(Protocol):
     """Chooses actions for ``[K, n]`` lanes, one generator a seed. It has no clock."""
+
+    @property
+    def stored(self) -> bool:
+        """Whether its state travels with a rollout. A derived one, as a frame stack, need not."""
 
     def initial_state(self, lanes: int) -> State:
         """The state before the first observation; {} for an actor without memory.

@@ -4,7 +4,8 @@ Mnih et al. 2015, "Human-level control through deep reinforcement learning", Alg
 Parts that are switches here: double (van Hasselt et al. 2016, arXiv:1509.06461), dueling (Wang et
 al. 2016, arXiv:1511.06581), n-step returns (Hessel et al. 2018, arXiv:1710.02298, section "Multi-step
 learning"), soft target updates (Lillicrap et al. 2016, arXiv:1509.02971, Algorithm 1).
-Deviations from 2015: Adam for RMSProp, an MLP for the convolutions, gradient clipping.
+Deviations from 2015: Adam for RMSProp, gradient clipping; where observations are no images, an MLP
+for the convolutions.
 """
 
 from __future__ import annotations
@@ -80,6 +81,10 @@ class DQNConfig:
     """factor on rewards, for the learner only"""
     reward_clip: Annotated[float, at_least(0)] = 0.0
     """bound on scaled rewards' magnitude; 0 for none"""
+    frame_stack: Annotated[int, at_least(1)] = 1
+    """newest observations that the network looks at"""
+    end_on_life_loss: bool = False
+    """a lost life ends the episode for the learner"""
 
     def __post_init__(self) -> None:
         check(self)
@@ -93,9 +98,9 @@ class DQNConfig:
         del noise  # plain DQN draws none in its loss
         q_tm1 = td.select(online(batch.obs), batch.action)
         with torch.no_grad():
-            q_t = target(batch.next_obs)
+            q_t = td.legal(target(batch.next_obs), batch.next_action_mask)
             if self.double:
-                selector = online(batch.next_obs)
+                selector = td.legal(online(batch.next_obs), batch.next_action_mask)
                 goal = td.double_q_learning_target(batch.reward, batch.discount, q_t, selector)
             else:
                 goal = td.q_learning_target(batch.reward, batch.discount, q_t)
@@ -113,6 +118,7 @@ def make_network(config: DQNConfig, spec: Spec, seeds: int, device: torch.device
         layer_norm=config.layer_norm,
         dueling=config.dueling,
         device=device,
+        frame_stack=config.frame_stack,
     )
 
 
@@ -143,5 +149,7 @@ def make_learner(
         gamma=config.gamma,
         reward_scale=config.reward_scale,
         reward_clip=config.reward_clip or np.inf,
+        frame_stack=config.frame_stack,
+        end_on_life_loss=config.end_on_life_loss,
     )
     return GradientLearner(config, config.loss, network, replay)

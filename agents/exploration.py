@@ -16,24 +16,47 @@ def linear(lane_steps: float, start: float, end: float, steps: float) -> float:
     return start + (end - start) * (lane_steps / steps)
 
 
+def greedy(values: Array, mask: Array | None = None) -> Array:
+    """The best action [K, n] of values [K, n, A], a legal one; ties to the lowest index."""
+    legal = values if mask is None else np.where(mask, values, -np.inf)
+    best: Array = legal.argmax(-1)
+    return best
+
+
 def epsilon_greedy(
-    values: Array, epsilon: float, generators: Sequence[np.random.Generator]
+    values: Array,
+    epsilon: float,
+    generators: Sequence[np.random.Generator],
+    mask: Array | None = None,
 ) -> Array:
     """With probability ε a uniform action, else the best; ties to the lowest index.
 
     Args:
         values: [K, n, A] action values.
         epsilon: probability of a uniform action, the greedy one included.
+        mask: [K, n, A] bool or 0/1, the legal actions; None where all are.
         generators: one a seed; each gives 2n numbers a call, whatever ε is.
 
     Returns:
         [K, n] int64 actions.
     """
-    actions: Array = values.argmax(-1)
+    actions = greedy(values, mask)
     seeds, lanes, num_actions = values.shape
     for k in range(seeds):
         draw = generators[k].random((2, lanes))
         at_random = draw[0] < epsilon
         if at_random.any():
-            np.copyto(actions[k], (draw[1] * num_actions).astype(np.int64), where=at_random)
+            if mask is None:
+                drawn = (draw[1] * num_actions).astype(np.int64)
+            else:
+                drawn = _legal_action(mask[k], draw[1])
+            np.copyto(actions[k], drawn, where=at_random)
     return actions
+
+
+def _legal_action(mask: Array, draw: Array) -> Array:
+    """The legal action [n] that ``draw`` [n] in [0, 1) falls on; 0 where none is legal."""
+    count = np.cumsum(mask != 0, axis=-1)
+    wanted = (draw * count[:, -1]).astype(np.int64) + 1
+    drawn: Array = (count == wanted[:, None]).argmax(-1)
+    return drawn

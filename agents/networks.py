@@ -72,8 +72,70 @@ class ReLU(Layer):
         return torch.relu(x)
 
 
+class GroupConv(Layer):
+    """A convolution a seed, without padding.
+
+    One call a seed: as groups of one convolution the seeds would gain nothing on a CPU, and have
+    other bits than a seed alone.
+    """
+
+    def __init__(
+        self, seeds: int, inputs: int, outputs: int, size: int, stride: int, device: torch.device
+    ) -> None:
+        super().__init__()
+        self.stride = stride
+        self.weight = nn.Parameter(torch.zeros(seeds, outputs, inputs, size, size, device=device))
+        self.bias = nn.Parameter(torch.zeros(seeds, outputs, device=device))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[K, B, in, H, W] to [K, B, out, (H - size) // stride + 1, ...]."""
+        seeds = zip(x, self.weight, self.bias, strict=True)
+        return torch.stack([functional.conv2d(*seed, stride=self.stride) for seed in seeds])
+
+    def reset(self, generators: Sequence[torch.Generator]) -> None:
+        """He et al. 2015: normal with variance 2 / inputs; biases 0."""
+        _, _, inputs, size, _ = self.weight.shape
+        scale = math.sqrt(2.0 / (inputs * size * size))
+        with torch.no_grad():
+            for k, generator in enumerate(generators):
+                self.weight[k].normal_(0.0, scale, generator=generator)
+            self.bias.zero_()
+
+
+class MapNorm(Layer):
+    """Layer normalisation of feature maps: over channels and places, as over one long layer."""
+
+    def __init__(self, seeds: int, shape: tuple[int, int, int], device: torch.device) -> None:
+        super().__init__()
+        self.norm = GroupLayerNorm(seeds, math.prod(shape), device)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[K, B, C, H, W]."""
+        return self.norm(x.flatten(2)).view(x.shape)
+
+
+class Flatten(Layer):
+    """Feature maps as one row of numbers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[K, B, C, H, W] to [K, B, C H W]."""
+        return x.flatten(2)
+
+
+NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
+"""Filters, size and stride of the layers of Mnih et al. 2015, for images of 36x36 and more."""
+SMALL = ((16, 3, 1),)
+"""Those of Young & Tian 2019, arXiv:1903.03176 (MinAtar), for smaller ones."""
+SMALLEST_FOR_NATURE = 36  # pixels: less and the last layer has no place left
+
+
 class QNetwork(nn.Module):
-    """An MLP from observations to action values, with LayerNorm and a dueling head on request."""
+    """From observations to action values, with LayerNorm and a dueling head on request.
+
+    Images, which have two axes (grey) or three (channels last), go through convolutions first; all
+    else is a row of numbers. With ``frame_stack`` S > 1 an observation is ``[S, ...]``, the newest
+    last; a stack of images is one image with S times the channels.
+    """
 
     def __init__(
         self,
@@ -84,12 +146,16 @@ class QNetwork(nn.Module):
         layer_norm: bool,
         dueling: bool,
         device: torch.device,
+        frame_stack: int = 1,
     ) -> None:
         super().__init__()
+        self.spec, self.frame_stack = spec, frame_stack
         self.num_states, self.num_actions = spec.num_states, spec.num_actions
         self.dueling = dueling
-        width = spec.num_states or math.prod(spec.obs_shape)
         layers: list[nn.Module] = []
+        width = frame_stack * (spec.num_states or math.prod(spec.obs_shape))
+        if is_image(spec):
+            width = self._convolutions(layers, seeds, layer_norm, device)
         for size in hidden:
             layers.append(GroupLinear(seeds, width, size, device))
             if layer_norm:
@@ -100,15 +166,42 @@ class QNetwork(nn.Module):
         # At least two columns: of one, a batched product has other bits for a group than for a seed.
         self.head = GroupLinear(seeds, width, max(2, spec.num_actions + dueling), device)
 
+    def _convolutions(
+        self, layers: list[nn.Module], seeds: int, layer_norm: bool, device: torch.device
+    ) -> int:
+        """Append the layers for an image; the width of what they yield."""
+        height, width, *channels = self.spec.obs_shape
+        maps = self.frame_stack * math.prod(channels)
+        kind = NATURE if min(height, width) >= SMALLEST_FOR_NATURE else SMALL
+        for filters, size, stride in kind:
+            layers.append(GroupConv(seeds, maps, filters, size, stride, device))
+            maps = filters
+            height, width = ((side - size) // stride + 1 for side in (height, width))
+            if layer_norm:
+                layers.append(MapNorm(seeds, (maps, height, width), device))
+            layers.append(ReLU())
+        layers.append(Flatten())
+        return maps * height * width
+
+    def _channels_first(self, obs: Tensor) -> Tensor:
+        """Images [K, B, (S), H, W, (C)] as [K, B, S C, H, W]."""
+        if self.frame_stack == 1:
+            obs = obs.unsqueeze(2)
+        return obs if len(self.spec.obs_shape) == 2 else obs.movedim(-1, 3).flatten(2, 3)
+
     def forward(self, obs: Tensor) -> Tensor:
         """Observations [K, B, ...] to action values [K, B, A].
 
         The dueling head is ``V + A - mean(A)``: Wang et al. 2016, arXiv:1511.06581, equation 9.
         """
         if self.num_states:
-            x = functional.one_hot(obs, self.num_states).to(torch.float32)
+            x = functional.one_hot(obs, self.num_states).to(torch.float32).flatten(2)
+        elif is_image(self.spec):
+            x = self._channels_first(obs).to(torch.float32)
         else:
             x = obs.reshape(*obs.shape[:2], -1).to(torch.float32)
+        if self.spec.obs_scale != 1.0:
+            x = x * self.spec.obs_scale
         for layer in self.trunk:
             x = layer(x)
         out: Tensor = self.head(x)
@@ -118,10 +211,15 @@ class QNetwork(nn.Module):
         return rest + q - q.mean(-1, keepdim=True) if self.dueling else q
 
 
+def is_image(spec: Spec) -> bool:
+    """Whether observations have a height and a width: the convolutions' kind, large enough for one."""
+    return len(spec.obs_shape) in (2, 3) and min(spec.obs_shape[:2]) >= SMALL[0][1]
+
+
 def initialise(network: nn.Module, generators: Sequence[torch.Generator]) -> None:
     """Draw all weights, layer by layer, each seed's from its own generator."""
     for module in network.modules():
-        if isinstance(module, GroupLinear):
+        if isinstance(module, GroupLinear | GroupConv):
             module.reset(generators)
 
 

@@ -35,7 +35,8 @@ from agents.learner import keep_seeds, read_metrics, share
 from agents.networks import FlatParameters, QNetwork, initialise
 from agents.optimizer import FlatAdam
 from agents.q_actor import QActor
-from agents.replay.view import reward_and_discount
+from agents.replay.stack import stacks
+from agents.replay.view import reward_and_discount, terminations
 from agents.rules import multistep, td
 from envs.contract import Spec
 
@@ -79,6 +80,10 @@ class PQNConfig:
     """factor on rewards, for the learner only"""
     reward_clip: Annotated[float, at_least(0)] = 0.0
     """bound on scaled rewards' magnitude; 0 for none"""
+    frame_stack: Annotated[int, at_least(1)] = 1
+    """newest observations that the network looks at"""
+    end_on_life_loss: bool = False
+    """a lost life ends the episode for the learner"""
 
     def __post_init__(self) -> None:
         check(self)
@@ -111,12 +116,22 @@ class PQNLearner:
         self._pending: list[Array] = []  # minibatches still to be fitted, each [K, B] row numbers
         self._metrics: dict[str, torch.Tensor] = {}
         self._weight = torch.ones(len(self.generators), 1)  # of the rows behind the metrics
+        self._frames = self._no_frames()  # of the rows before the next rollout's, and their `first`
 
     def _adopt(self, network: QNetwork) -> None:
         self.online = FlatParameters(network)
         self.network = network
         self.optimizer = FlatAdam(self.online, self.config.max_grad_norm, self.config.adam_eps)
         self.device = self.online.flat.device
+
+    def _no_frames(self) -> dict[str, Array]:
+        """Zeros [S-1, K, n, ...] where the network looks at S observations, S > 1."""
+        if self.config.frame_stack == 1:
+            return {}
+        spec = self.network.spec
+        shape = (self.config.frame_stack - 1, len(self.generators), self.lanes)
+        obs = np.zeros((*shape, *spec.obs_shape), spec.obs_dtype)
+        return {"obs": obs, "first": np.zeros(shape, np.bool_)}
 
     @property
     def replay(self) -> None:
@@ -128,9 +143,12 @@ class PQNLearner:
         seeds, rows = len(self.generators), rollout.rows
         self.lane_steps += rows * self.lanes
         self.version += 1
-        obs = self._seed_major(rollout.obs)
+        obs = self._seed_major(self._stacked(rollout))
+        legal = rollout.facts.get("action_mask")
+        mask = None if legal is None else self._seed_major(legal != 0).flatten(1, 2)
         with torch.no_grad():
-            v = self.network(obs.flatten(1, 2)).amax(-1).view(seeds, rows + 1, self.lanes)
+            q = td.legal(self.network(obs.flatten(1, 2)), mask)
+            v = q.amax(-1).view(seeds, rows + 1, self.lanes)
         returns = self._returns(rollout, v.transpose(0, 1))
         self._rows = {
             "obs": obs[:, :-1].flatten(1, 2),
@@ -139,6 +157,19 @@ class PQNLearner:
             "weight": self._seed_major(rollout.valid).to(torch.float32).flatten(1, 2),
         }
         self._pending = self._minibatches(rows * self.lanes)
+
+    def _stacked(self, rollout: Rollout) -> Array:
+        """The observations [T+1, K n, ...], each with the frames before it where there is a stack."""
+        if not self._frames:
+            return rollout.obs
+        columns, rows = {"obs": rollout.obs, "first": rollout.first}, rollout.rows
+        for name, before in self._frames.items():
+            now = columns[name]
+            columns[name] = np.concatenate([before.reshape(len(before), *now.shape[1:]), now])
+            # row T comes again, as row 0 of the next rollout
+            kept = columns[name][rows : rows + len(before)]
+            self._frames[name] = kept.reshape(before.shape).copy()
+        return stacks(columns["obs"], columns["first"], self.config.frame_stack)
 
     def _seed_major(self, column: Array) -> torch.Tensor:
         """[T, K n, ...] on the host to [K, T, n, ...] on the device."""
@@ -149,10 +180,11 @@ class PQNLearner:
     def _returns(self, rollout: Rollout, v: torch.Tensor) -> torch.Tensor:
         """The λ-returns [T, K, n], given the values [T+1, K, n] of all observations."""
         c = self.config
+        ended = terminations(rollout, c.end_on_life_loss)
         reward, discount = reward_and_discount(
-            rollout.reward, rollout.terminated, c.gamma, c.reward_scale, c.reward_clip or math.inf
+            rollout.reward, ended, c.gamma, c.reward_scale, c.reward_clip or math.inf
         )
-        trace = c.lambda_ * (1.0 - rollout.done)  # an end of either kind cuts it
+        trace = c.lambda_ * (1.0 - (ended | rollout.truncated))  # an end of either kind cuts it
         r_t, discount_t, lambda_t = (
             torch.from_numpy(np.asarray(x, np.float32)).to(self.device).view(-1, *v.shape[1:])
             for x in (reward, discount, trace)
@@ -195,7 +227,7 @@ class PQNLearner:
         unused = taken["returns"]  # the returns hold reward, discount and successor already
         return Batch(
             taken["obs"], taken["action"], unused, unused, taken["obs"],
-            taken["weight"], {"returns": taken["returns"]},
+            weight=taken["weight"], extras={"returns": taken["returns"]},
         )  # fmt: skip
 
     def step(self, batch: Batch, noise: Noise) -> torch.Tensor:
@@ -232,6 +264,7 @@ class PQNLearner:
             "generators": [generator.bit_generator.state for generator in self.generators],
             "metrics": dict(self._metrics),
             "weight": self._weight,
+            "frames": dict(self._frames),
             "updates": self.updates,
             "lane_steps": self.lane_steps,
             "version": self.version,
@@ -244,6 +277,7 @@ class PQNLearner:
             generator.bit_generator.state = saved
         self._metrics = {name: torch.as_tensor(v) for name, v in state["metrics"].items()}
         self._weight = torch.as_tensor(state["weight"])
+        self._frames = dict(state["frames"])
         self.updates, self.lane_steps = state["updates"], state["lane_steps"]
         self.version = state["version"]
 
@@ -257,13 +291,15 @@ class PQNLearner:
         self.generators = [self.generators[k] for k in kept]
         self._metrics = {name: value[kept] for name, value in self._metrics.items()}
         self._weight = self._weight[kept]
+        self._frames = {name: frames[:, kept] for name, frames in self._frames.items()}
 
 
 def make_network(config: PQNConfig, spec: Spec, seeds: int, device: torch.device) -> QNetwork:
     """The network of K seeds, not yet initialised."""
     return QNetwork(
-        spec, seeds, config.hidden, layer_norm=config.layer_norm, dueling=False, device=device
-    )
+        spec, seeds, config.hidden, layer_norm=config.layer_norm, dueling=False, device=device,
+        frame_stack=config.frame_stack,
+    )  # fmt: skip
 
 
 def make_actor(config: PQNConfig, spec: Spec, generators: Sequence[np.random.Generator]) -> QActor:

@@ -8,12 +8,18 @@ import numpy as np
 import torch
 
 from agents.contract import Array, Params, State
-from agents.exploration import epsilon_greedy
+from agents.exploration import epsilon_greedy, greedy
 from agents.networks import FlatParameters, QNetwork
+from agents.replay.stack import push
 
 
 class QActor:
-    """ε-greedy on a network of its own, into which published parameters are copied."""
+    """ε-greedy on a network of its own, into which published parameters are copied.
+
+    Its state is the stack of frames that the network looks at, where it looks at more than one.
+    """
+
+    stored = False  # a stack is derived from observations
 
     def __init__(self, network: QNetwork, generators: Sequence[np.random.Generator]) -> None:
         self.parameters = FlatParameters(network)
@@ -22,22 +28,27 @@ class QActor:
         self.epsilon = 1.0
 
     def initial_state(self, lanes: int) -> State:
-        """None: it looks at the present observation only."""
-        del lanes
-        return {}
+        """No frames yet: {} where the network looks at the present observation only."""
+        n = self.network
+        if n.frame_stack == 1:
+            return {}
+        shape = (len(self.generators), lanes, n.frame_stack - 1, *n.spec.obs_shape)
+        return {"frames": np.zeros(shape, n.spec.obs_dtype)}
 
     def act(
         self, obs: Array, first: Array, facts: Mapping[str, Array], state: State, explore: bool
     ) -> tuple[Array, State, dict[str, Array]]:
-        """Actions [K, n] for observations [K, n, ...]."""
-        del first, facts
-        values = self.values(obs)
+        """Actions [K, n] for observations [K, n, ...]; legal ones where a mask is among the facts."""
+        if state:
+            obs = push(state["frames"], obs, first)
+            state = {"frames": obs[:, :, 1:]}
+        values, mask = self.values(obs), facts.get("action_mask")
         if explore:
-            return epsilon_greedy(values, self.epsilon, self.generators), state, {}
-        return values.argmax(-1), state, {}
+            return epsilon_greedy(values, self.epsilon, self.generators, mask), state, {}
+        return greedy(values, mask), state, {}
 
     def values(self, obs: Array) -> Array:
-        """Action values [K, n, A]."""
+        """Action values [K, n, A] of what the network looks at."""
         with torch.inference_mode():
             values: Array = self.network(torch.from_numpy(obs)).numpy()
         return values

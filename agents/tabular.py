@@ -97,6 +97,8 @@ class DoubleQConfig(TabularConfig):
 class TabularActor:
     """ε-greedy on the table of each seed; ties at random while it explores, else by lowest index."""
 
+    stored = False  # it has no state
+
     def __init__(self, tables: int, spec: Spec, generators: Sequence[np.random.Generator]) -> None:
         shape = (len(generators), tables, spec.num_states, spec.num_actions)
         self.q = np.zeros(shape)

@@ -18,7 +18,8 @@ A simulator is a ``gymnasium.vector.VectorEnv`` of N lanes in ``AutoresetMode.NE
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -31,6 +32,11 @@ VectorSimulator = VectorEnv[Any, Any, Any]
 
 OBSERVATION_FACTS = ("action_mask", "to_play", "state")
 STEP_FACTS = ("life_loss",)
+
+
+def observation_facts(infos: Mapping[str, Any]) -> dict[str, Array]:
+    """The facts that ``reset`` and ``step`` tell of the observation that they return."""
+    return {name: infos[name] for name in OBSERVATION_FACTS if name in infos}
 
 
 @runtime_checkable
@@ -82,6 +88,8 @@ class Spec:
     ``num_actions`` that of a Discrete action space, 0 for a Box. ``obs_dtype`` is the dtype in
     which rollouts and replay keep observations: float64 Boxes are kept as float32, Discrete
     observations as int64. ``action_low`` and ``action_high`` are None for Discrete actions.
+    ``obs_scale`` brings whole numbers of a bounded Box into [-1, 1] where a network reads them: 1/255
+    for pixels. ``action_mask`` and ``life_loss`` say which facts the simulator tells.
     """
 
     obs_shape: tuple[int, ...]
@@ -92,10 +100,17 @@ class Spec:
     action_dtype: DTypeLike = np.int64
     action_low: Array | None = None
     action_high: Array | None = None
+    obs_scale: float = 1.0
+    action_mask: bool = False
+    life_loss: bool = False
 
 
-def spec_of(env: VectorSimulator) -> Spec:
+def spec_of(env: VectorSimulator, infos: Mapping[str, Any] | None = None) -> Spec:
     """The `Spec` of one lane of ``env``.
+
+    Args:
+        env: the simulator.
+        infos: what its ``reset`` returned, which tells the facts that it has; without it, none.
 
     Raises:
         UnsupportedEnv: a space is neither Discrete nor Box.
@@ -110,20 +125,30 @@ def spec_of(env: VectorSimulator) -> Spec:
         obs_shape, obs_dtype, num_states = obs.shape, dtype, 0
     else:
         raise UnsupportedEnv(f"observation space {obs} is neither Discrete nor Box")
+    spec = Spec(obs_shape, obs_dtype, num_states, 0, obs_scale=_scale(obs))
+    spec = replace(
+        spec, action_mask="action_mask" in (infos or {}), life_loss="life_loss" in (infos or {})
+    )
     if isinstance(act, spaces.Discrete):
-        return Spec(obs_shape, obs_dtype, num_states, int(act.n))
+        return replace(spec, num_actions=int(act.n))
     if isinstance(act, spaces.Box):
-        return Spec(
-            obs_shape,
-            obs_dtype,
-            num_states,
-            0,
-            act.shape,
-            act.dtype,
-            act.low.copy(),
-            act.high.copy(),
+        return replace(
+            spec,
+            action_shape=act.shape,
+            action_dtype=act.dtype,
+            action_low=act.low.copy(),
+            action_high=act.high.copy(),
         )
     raise UnsupportedEnv(f"action space {act} is neither Discrete nor Box")
+
+
+def _scale(space: spaces.Space[Any]) -> float:
+    if not isinstance(space, spaces.Box) or space.dtype.kind not in "iu" or not space.shape:
+        return 1.0
+    largest = max(abs(float(space.low.min())), abs(float(space.high.max())))
+    # an integer that is bounded by its dtype alone, other than a byte, says nothing of its size
+    bounded = space.dtype == np.uint8 or largest < np.iinfo(space.dtype).max
+    return 1.0 / largest if bounded and largest > 1 else 1.0
 
 
 @dataclass(frozen=True)

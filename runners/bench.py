@@ -249,6 +249,8 @@ def bench_frozenlake() -> list[Row]:
 class ScriptedActor:
     """Plays given actions [T, n] over and over, so that a worker's own cost shows."""
 
+    stored = False
+
     def __init__(self, actions: Any) -> None:
         self.actions, self.turn = actions, 0
 

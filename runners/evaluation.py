@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from envs.contract import Array, SimulatorError, Spec, VectorSimulator
+from envs.contract import Array, SimulatorError, Spec, VectorSimulator, observation_facts
 from runners import seeding
 from runners.checked import CheckedSimulator, finite
 from runners.seeding import Stream
@@ -88,9 +88,11 @@ class Evaluator:
         """The first episode [K, lanes] of every lane after a reset."""
         envs = [self._simulator(i, lanes) for i in range(len(seeds))]
         obs = np.zeros((len(seeds), lanes, *self.spec.obs_shape), self.spec.obs_dtype)
+        observed: list[dict[str, Array]] = [{} for _ in seeds]
         for k, seed in enumerate(seeds):
             episode_seed = seeding.integer(seed, Stream.EVALUATION, purpose, number, index)
-            obs[k], _ = envs[k].reset(0, episode_seed)
+            obs[k], infos = envs[k].reset(0, episode_seed)
+            observed[k] = observation_facts(infos)
         first = np.ones((len(seeds), lanes), np.bool_)
         totals = np.zeros((len(seeds), lanes))
         playing = np.ones((len(seeds), lanes), np.bool_)
@@ -98,9 +100,11 @@ class Evaluator:
         state = actor.initial_state(lanes)
         steps = 0
         while playing.any() and steps < self.limit:
-            actions, state, _ = actor.act(obs, first, {}, state, False)
+            facts = {name: np.stack([of[name] for of in observed]) for name in observed[0]}
+            actions, state, _ = actor.act(obs, first, facts, state, False)
             for k in np.flatnonzero(playing.any(axis=1)).tolist():
-                obs[k], reward, terminated, truncated, _ = envs[k].step(steps, actions[k])
+                obs[k], reward, terminated, truncated, infos = envs[k].step(steps, actions[k])
+                observed[k] = observation_facts(infos)
                 np.add(totals[k], reward, out=totals[k], where=playing[k])
                 playing[k] &= ~(terminated | truncated)
             self._check_numbers(steps, obs, totals)

@@ -6,6 +6,7 @@ import functools
 import importlib
 import os
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 import envs
 from agents import AGENTS
 from agents.contract import Learner
+from agents.networks import is_image
 from envs.contract import (
     FiniteMDP,
     Resumable,
@@ -57,9 +59,9 @@ class Setting:
 
     @property
     def group_size(self) -> int:
-        """Seeds to train together at most."""
+        """Seeds to train together at most: one where each would have its own convolutions to do."""
         size: int = self.agent.GROUP
-        return size
+        return 1 if is_image(self.spec) else size
 
     def evaluator(self) -> Evaluator:
         """Fresh simulators for greedy episodes.
@@ -82,9 +84,9 @@ def make_setting(config: RunConfig) -> Setting:
     Raises:
         BadInput: the agent cannot act in the environment, or not read its observations.
     """
-    probe = envs.make(config.env, 1, 0, config.backend, **config.env_options)
-    spec, resumable = spec_of(probe), isinstance(probe, Resumable)
-    probe.close()
+    with closing(envs.make(config.env, 1, 0, config.backend, **config.env_options)) as probe:
+        _, infos = probe.reset()
+        spec, resumable = spec_of(probe, infos), isinstance(probe, Resumable)
     check_fit(config, spec)
     limit = envs.time_limit(config.env, **config.env_options)
     agent = importlib.import_module(AGENTS[config.agent].module)

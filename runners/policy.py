@@ -32,13 +32,19 @@ class Policy:
         self._lanes = 0
         self._state: State = {}
 
-    def __call__(self, obs: ArrayLike, first: ArrayLike | None = None) -> Array:
+    def __call__(
+        self,
+        obs: ArrayLike,
+        first: ArrayLike | None = None,
+        action_mask: ArrayLike | None = None,
+    ) -> Array:
         """The greedy actions for the observations of N lanes.
 
         Args:
             obs: [N, ...] as the environment returns them.
             first: [N] bool, true where an observation came from a reset. Without it no episode
                 begins, except in the first call, where all do.
+            action_mask: [N, A], true where an action is legal; without it all are.
 
         Returns:
             [N, ...] actions in the environment's units.
@@ -54,14 +60,23 @@ class Policy:
         if lanes != self._lanes:
             self._lanes, self._state = lanes, self.actor.initial_state(lanes)
             begins[:] = True
+        facts = {} if action_mask is None else {"action_mask": self._mask(action_mask, lanes)[None]}
         # The actor serves groups of seeds; this is a group of one.
-        actions, self._state, _ = self.actor.act(batch[None], begins[None], {}, self._state, False)
+        actions, self._state, _ = self.actor.act(
+            batch[None], begins[None], facts, self._state, False
+        )
         chosen: Array = actions[0]
         return chosen
 
     def reset(self) -> None:
         """Forget the past of all lanes: the next call begins new episodes."""
         self._lanes = 0
+
+    def _mask(self, action_mask: ArrayLike, lanes: int) -> Array:
+        mask, shape = np.asarray(action_mask), (lanes, self.spec.num_actions)
+        if mask.shape != shape:
+            raise BadInput(f"action_mask: got shape {mask.shape}, takes {shape}")
+        return mask
 
     def _checked(self, obs: Array) -> Array:
         """The observations in the dtype that the agent was trained with: float64 as float32."""

@@ -137,6 +137,12 @@ def check_fit(config: RunConfig, spec: Spec) -> None:
     """Refuse an agent that cannot act in the environment or cannot read what it shows."""
     if not spec.num_actions:
         raise BadInput(f"{config.agent} takes discrete actions; {config.env}'s are continuous")
+    if getattr(config.hyper, "end_on_life_loss", False) and not spec.life_loss:
+        raise BadInput(f"end_on_life_loss: {config.env} tells no lost lives; leave it out")
+    if AGENTS[config.agent].tabular and spec.action_mask:
+        raise BadInput(
+            f"{config.agent} reads no action masks, which {config.env} has; take dqn or pqn"
+        )
     if AGENTS[config.agent].tabular and not spec.num_states:
         others = ", ".join(name for name, entry in AGENTS.items() if not entry.tabular)
         raise BadInput(

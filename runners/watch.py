@@ -175,12 +175,14 @@ class Recorder:
 
         stream = seeding.Stream.EVALUATION
         episode = seeding.integer(self.seed, stream, Purpose.COMMAND, EPISODES, index)
-        obs, _ = self.env.reset(seed=episode)
+        obs, info = self.env.reset(seed=episode)
         yield self._picture()
         total, steps, first, done = 0.0, 0, True, False
         while not done:
-            action = self.policy(np.asarray(obs)[None], [first])[0]
-            obs, reward, terminated, truncated, _ = self.env.step(action)
+            mask = info.get("action_mask")
+            legal = None if mask is None else np.asarray(mask)[None]
+            action = self.policy(np.asarray(obs)[None], [first], legal)[0]
+            obs, reward, terminated, truncated, info = self.env.step(action)
             yield self._picture()
             total, steps, first = total + float(reward), steps + 1, False
             done = terminated or truncated

@@ -125,7 +125,11 @@ class RolloutWorker:
         """
         rows = plan.rows
         self._carry_over()
-        actor_state = {str(b): state for b, state in enumerate(self.actor_states) if state}
+        actor_state = {
+            str(b): state
+            for b, (actor, state) in enumerate(zip(self.actors, self.actor_states, strict=True))
+            if actor.stored
+        }
         for t in range(rows):
             self._act(t)
             for k, b, env in self.blocks:

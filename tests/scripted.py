@@ -82,6 +82,8 @@ class ScriptedEnv(VectorEnv):
 class RandomActor:
     """Uniform actions; enough of an actor for a worker."""
 
+    stored = False
+
     def __init__(self, generators, num_actions: int = 3) -> None:
         self.generators, self.num_actions = generators, num_actions
 

@@ -1,8 +1,9 @@
 """Uniform replay of the last C time steps of all lanes, with n-step windows built on sampling.
 
 Rows are numbered from 0 since the start of the run; row r lives in slot r mod C. A row holds
-``obs, first`` (known before its action) and ``action, reward, terminated, truncated``. The newest
-observation stands alone at `head`: it is row 0 of the next rollout, and each is stored once.
+``obs, first`` and the legal actions where there is a mask (known before its action), and ``action,
+reward, terminated, truncated``. The newest observation stands alone at `head`: it is row 0 of the
+next rollout, and each is stored once: a stack of frames is put together when it is sampled.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 
 from agents.contract import Array, Batch, Rollout, State
-from agents.replay.view import reward_and_discount
+from agents.replay.view import reward_and_discount, terminations
 from envs.contract import Spec
 from envs.kernel import inlined, kernel
 
@@ -37,12 +38,15 @@ class RingReplay:
         gamma: float,
         reward_scale: float = 1.0,
         reward_clip: float = math.inf,
+        frame_stack: int = 1,
+        end_on_life_loss: bool = False,
     ) -> None:
-        """Allocate room for ``capacity`` transitions a seed (and one more row)."""
+        """Allocate room for ``capacity`` transitions a seed (and the frames before the oldest)."""
         self.spec, self.generators, self.lanes = spec, list(generators), lanes
-        self.batch_size = batch_size
+        self.batch_size, self.frame_stack = batch_size, frame_stack
+        self.end_on_life_loss = end_on_life_loss
         self.options = (n_step, gamma, reward_scale, reward_clip)
-        self.slots = max(-(-capacity // lanes), n_step + 1) + 1
+        self.slots = max(-(-capacity // lanes), n_step + 1) + frame_stack
         self._head = 0
         seeds = len(self.generators)
         shape = (self.slots, seeds, lanes)
@@ -52,24 +56,34 @@ class RingReplay:
         self.reward = np.zeros(shape, np.float32)
         self.terminated = np.zeros(shape, np.bool_)
         self.truncated = np.zeros(shape, np.bool_)
+        if spec.action_mask:
+            self.action_mask = np.zeros((*shape, spec.num_actions), np.bool_)
         self._allocate_batch()
 
     def _allocate_batch(self) -> None:
         shape = (len(self.generators), self.batch_size)
         # A quarter more draws than needed make a second round rare.
         self.draws = np.empty((shape[0], shape[1] + shape[1] // 4 + 8))
-        self.indices = np.zeros((2, *shape), np.int64)
+        self.indices = np.zeros((2, *shape, self.frame_stack), np.int64)  # -1: a blank frame
         self.out_action = np.zeros(shape, np.int64)
         self.out_reward = np.zeros(shape, np.float32)
         self.out_discount = np.zeros(shape, np.float32)
-        self.out_obs = np.zeros((2, *shape, *self.spec.obs_shape), self.spec.obs_dtype)
+        stacked = (*shape, self.frame_stack, *self.spec.obs_shape)
+        self.out_obs = np.zeros((2, *stacked), self.spec.obs_dtype)
         obs, next_obs = torch.from_numpy(self.out_obs)
+        if self.frame_stack == 1:
+            obs, next_obs = obs.squeeze(2), next_obs.squeeze(2)
+        mask = None
+        if self.spec.action_mask:
+            self.out_mask = np.zeros((*shape, self.spec.num_actions), np.bool_)
+            mask = torch.from_numpy(self.out_mask)
         self.batch = Batch(
             obs=obs,
             action=torch.from_numpy(self.out_action),
             reward=torch.from_numpy(self.out_reward),
             discount=torch.from_numpy(self.out_discount),
             next_obs=next_obs,
+            next_action_mask=mask,
         )
 
     @property
@@ -94,11 +108,15 @@ class RingReplay:
         shape = (len(known), *self.first.shape[1:])
         self.obs[known] = rollout.obs[skip:].reshape(*shape, *self.spec.obs_shape)
         self.first[known] = rollout.first[skip:].reshape(shape)
+        if self.spec.action_mask:
+            mask = rollout.facts["action_mask"][skip:] != 0
+            self.action_mask[known] = mask.reshape(*shape, -1)
         stepped = known[:-1]
         shape = (len(stepped), *shape[1:])
         self.action[stepped] = rollout.action[skip:].reshape(shape)
         self.reward[stepped] = rollout.reward[skip:].reshape(shape)
-        self.terminated[stepped] = rollout.terminated[skip:].reshape(shape)
+        ended = terminations(rollout, self.end_on_life_loss)
+        self.terminated[stepped] = ended[skip:].reshape(shape)
         self.truncated[stepped] = rollout.truncated[skip:].reshape(shape)
         self._head += rows
 
@@ -113,8 +131,13 @@ class RingReplay:
         self._draw()
         flat = self.obs.reshape(-1, *self.spec.obs_shape)
         for out, index in zip(self.out_obs, self.indices, strict=True):
-            # 'clip' lets numpy write to `out` without a buffer; no index is out of range.
+            # 'clip' lets numpy write to `out` without a buffer; only -1 is out of range.
             np.take(flat, index, axis=0, out=out, mode="clip")
+            if self.frame_stack > 1:
+                out[index < 0] = 0
+        if self.spec.action_mask:
+            masks = self.action_mask.reshape(-1, self.spec.num_actions)
+            np.take(masks, self.indices[1, :, :, -1], axis=0, out=self.out_mask, mode="clip")
         return self.batch
 
     def _draw(self) -> None:
@@ -126,7 +149,7 @@ class RingReplay:
             if _fill(
                 self.draws, filled, self.tail, self._head, *self.options,
                 self.first, self.action, self.reward, self.terminated, self.truncated,
-                self.indices, self.out_action, self.out_reward, self.out_discount,
+                self.frame_stack, self.indices, self.out_action, self.out_reward, self.out_discount,
             ):  # fmt: skip
                 return
         raise RuntimeError(f"none of the rows {self.tail} to {self._head} can start a window")
@@ -144,7 +167,8 @@ class RingReplay:
             array[slots] = rows[name][skip:]
 
     def _columns(self) -> dict[str, Array]:
-        names = ("obs", "first", "action", "reward", "terminated", "truncated")
+        names = ["obs", "first", "action", "reward", "terminated", "truncated"]
+        names += ["action_mask"] if self.spec.action_mask else []
         return {name: getattr(self, name) for name in names}
 
     def state_dict(self) -> State:
@@ -154,6 +178,7 @@ class RingReplay:
             "head": self._head,
             "obs": self.obs[slot].copy(),
             "first": self.first[slot].copy(),
+            "action_mask": self.action_mask[slot].copy() if self.spec.action_mask else None,
             "generators": [generator.bit_generator.state for generator in self.generators],
         }
 
@@ -162,6 +187,8 @@ class RingReplay:
         self._head = state["head"]
         slot = self._head % self.slots
         self.obs[slot], self.first[slot] = state["obs"], state["first"]
+        if self.spec.action_mask:
+            self.action_mask[slot] = state["action_mask"]
         for generator, saved in zip(self.generators, state["generators"], strict=True):
             generator.bit_generator.state = saved
 
@@ -177,12 +204,13 @@ class RingReplay:
 def _fill(  # type: ignore[no-untyped-def]
     draws, filled, tail, head, n_step, gamma, scale, clip,
     first, action, reward, terminated, truncated,
-    indices, out_action, out_reward, out_discount,
+    frames, indices, out_action, out_reward, out_discount,
 ):  # fmt: skip
     """Turn uniform draws into windows, seed by seed, until each has a batch. True when all have.
 
-    A draw that hits a row which cannot start a window is passed over: an ignored reset row, or one
-    whose window runs into rows that are not there yet.
+    A draw that hits a row which cannot start a window is passed over: an ignored reset row, one
+    whose window runs into rows that are not there yet, or one whose stack of frames reaches back to
+    rows that are not there any more.
     """
     slots, seeds, lanes = first.shape
     batch = out_action.shape[1]
@@ -197,11 +225,10 @@ def _fill(  # type: ignore[no-untyped-def]
             end, total, discount = _window(
                 row, k, lane, head, n_step, gamma, scale, clip, first, reward, terminated, truncated
             )
-            if end == row:
+            if end == row or _stack(indices, 0, k, b, row, lane, tail, frames, first):
                 continue
-            start_slot, end_slot = row % slots, end % slots
-            indices[0, k, b] = (start_slot * seeds + k) * lanes + lane
-            indices[1, k, b] = (end_slot * seeds + k) * lanes + lane
+            _stack(indices, 1, k, b, end, lane, tail, frames, first)
+            start_slot = row % slots
             out_action[k, b] = action[start_slot, k, lane]
             out_reward[k, b] = total
             out_discount[k, b] = discount
@@ -209,6 +236,23 @@ def _fill(  # type: ignore[no-untyped-def]
         filled[k] = b
         complete = complete and b == batch
     return complete
+
+
+@inlined()
+def _stack(indices, which, k, b, row, lane, tail, frames, first):  # type: ignore[no-untyped-def]
+    """Write the places of the frames at a row, oldest first; -1 before the episode began.
+
+    True where the stack is not whole: the episode began before ``tail``, and so did the stack.
+    """
+    slots, seeds, lanes = first.shape
+    begun = False
+    for back in range(frames):
+        slot = (row - back) % slots
+        if not begun and row - back < tail:
+            return True
+        indices[which, k, b, frames - 1 - back] = -1 if begun else (slot * seeds + k) * lanes + lane
+        begun = begun or first[slot, k, lane]
+    return False
 
 
 @kernel()

@@ -10,6 +10,17 @@ from typing import Any
 
 import numpy as np
 
+from agents.contract import Array, Rollout
+
+
+def terminations(rollout: Rollout, end_on_life_loss: bool) -> Array:
+    """[T, N] bool: rows after which nothing is to be expected, lost lives among them on request.
+
+    ``first`` does not follow a lost life: stacks and recurrent states go on.
+    """
+    ended = rollout.terminated
+    return ended | rollout.step_facts["life_loss"] if end_on_life_loss else ended
+
 
 def reward_and_discount(
     reward: Any, terminated: Any, gamma: float, scale: float, clip: float

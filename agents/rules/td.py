@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -24,6 +25,21 @@ def select(q: Tensor, a: Tensor) -> Tensor:
         [...] the chosen entries.
     """
     return q.gather(-1, a.unsqueeze(-1)).squeeze(-1)
+
+
+def legal(q: Tensor, mask: Tensor | None) -> Tensor:
+    """The values of legal actions; those of others are so low that no maximum takes them.
+
+    They stay finite: where an episode has ended no action may be legal, and 0 · ∞ is not a number.
+
+    Args:
+        q: [..., A] action values.
+        mask: [..., A] bool, true where the action is legal; None where all are.
+
+    Returns:
+        [..., A] values.
+    """
+    return q if mask is None else q.masked_fill(~mask, torch.finfo(q.dtype).min)
 
 
 def q_learning_target(r_t: Tensor, discount_t: Tensor, q_t: Tensor) -> Tensor:

@@ -18,7 +18,12 @@ from envs.contract import Spec
 META = torch.device("meta")
 SEEDS, BATCH = 2, 16
 GRADIENT_AGENTS = [name for name, entry in AGENTS.items() if not entry.tabular]
-SPECS = {"box": Spec((4,), np.float32, 0, 3), "discrete": Spec((), np.int64, 5, 3)}
+SPECS = {
+    "box": Spec((4,), np.float32, 0, 3),
+    "discrete": Spec((), np.int64, 5, 3),
+    "pixels": Spec((40, 40), np.uint8, 0, 3, obs_scale=1 / 255),
+    "board": Spec((10, 10, 4), np.uint8, 0, 3),
+}
 SWITCHES = {
     "dqn": [{}, {"double": False}, {"dueling": True}, {"layer_norm": True}],
     "pqn": [{}, {"layer_norm": False}],

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from agents.networks import FlatParameters, GroupLayerNorm, QNetwork, initialise
+from agents.networks import (
+    FlatParameters,
+    GroupLayerNorm,
+    GroupLinear,
+    MapNorm,
+    QNetwork,
+    initialise,
+)
 from envs.contract import Spec
 
 CPU = torch.device("cpu")
@@ -86,3 +93,69 @@ def test_parameters_are_views_of_one_padded_buffer():
         assert torch.equal(leaf, old)
     flat.flat.fill_(7.0)
     assert all((leaf == 7.0).all() for leaf in net.parameters())
+
+
+PIXELS = Spec((84, 84), np.dtype(np.uint8), 0, 6, obs_scale=1 / 255)
+BOARD = Spec((10, 10, 4), np.dtype(np.uint8), 0, 3)
+
+
+def convolutional(spec, seeds, frames, layer_norm=True):
+    made = QNetwork(
+        spec, seeds, (16,), layer_norm=layer_norm, dueling=False, device=torch.device("cpu"),
+        frame_stack=frames,
+    )  # fmt: skip
+    initialise(made, [torch.Generator().manual_seed(k) for k in range(seeds)])
+    return made
+
+
+def images(spec, frames, seeds=1, batch=3):
+    shape = (
+        (seeds, batch, frames, *spec.obs_shape) if frames > 1 else (seeds, batch, *spec.obs_shape)
+    )
+    return torch.randint(
+        0, 255, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+
+
+def test_the_trunk_of_the_nature_paper():
+    """84x84, four frames: 20x20, 9x9 and 7x7 places, 64 · 7 · 7 = 3136 numbers."""
+    made = convolutional(PIXELS, 1, 4, layer_norm=False)
+    weights = [tuple(leaf.shape[1:]) for leaf in made.parameters() if leaf.ndim > 3]
+    assert weights == [(32, 4, 8, 8), (64, 32, 4, 4), (64, 64, 3, 3)]
+    assert next(m for m in made.trunk if isinstance(m, GroupLinear)).weight.shape == (1, 3136, 16)
+    assert made(images(PIXELS, 4)).shape == (1, 3, 6)
+
+
+@pytest.mark.parametrize(("spec", "frames"), [(PIXELS, 4), (PIXELS, 1), (BOARD, 1), (BOARD, 2)])
+def test_convolutions_are_torchs_own_on_channels_in_order(spec, frames):
+    """The first layer by hand: frames oldest first, each with its channels, as one image."""
+    made, obs = convolutional(spec, 1, frames, layer_norm=False), images(spec, frames)
+    conv = made.trunk[0]
+    with torch.no_grad():
+        got = conv(made._channels_first(obs).float() * spec.obs_scale)
+        stacked = obs if frames > 1 else obs[:, :, None]
+        last = stacked if len(spec.obs_shape) == 3 else stacked[..., None]  # [1, B, S, H, W, C]
+        planes = [last[0, :, s, :, :, c] for s in range(frames) for c in range(last.shape[-1])]
+        image = torch.stack(planes, dim=1).float() * spec.obs_scale
+        expected = torch.conv2d(image, conv.weight[0], conv.bias[0], stride=conv.stride)
+    assert (got[0] == expected).all()
+
+
+@pytest.mark.parametrize(("spec", "frames"), [(PIXELS, 2), (BOARD, 1)])
+def test_a_seed_of_a_group_sees_images_as_it_does_alone(spec, frames):
+    group, obs = convolutional(spec, 3, frames), images(spec, frames, seeds=3)
+    with torch.no_grad():
+        together = group(obs)
+        for k in range(3):
+            alone = convolutional(spec, 1, frames)
+            for mine, theirs in zip(alone.parameters(), group.parameters(), strict=True):
+                mine.copy_(theirs[k : k + 1])
+            assert (alone(obs[k : k + 1]) == together[k]).all()
+
+
+def test_a_map_is_normalised_over_channels_and_places():
+    made = convolutional(BOARD, 1, 1)
+    norm = next(module for module in made.trunk if isinstance(module, MapNorm))
+    out = norm(torch.randn(1, 5, 16, 8, 8) * 3 + 2)
+    assert out.mean((2, 3, 4)).abs().max() < 1e-5
+    assert (out.var((2, 3, 4), unbiased=False) - 1).abs().max() < 1e-3

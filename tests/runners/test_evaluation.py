@@ -47,6 +47,8 @@ class Countdown(VectorEnv):
 class Still:
     """Action 0 when it exploits, 1 when it explores."""
 
+    stored = False
+
     def __init__(self, generators):
         self.draws = [generator.random() for generator in generators]
 

@@ -42,6 +42,8 @@ def test_a_tabular_policy_takes_states(lake):
 class Recorder:
     """An actor that counts how often each lane has acted since its episode began."""
 
+    stored = True
+
     def initial_state(self, lanes):
         return {"count": np.zeros((1, lanes), int)}
 

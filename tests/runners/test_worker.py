@@ -295,6 +295,8 @@ def test_a_scheduled_reset_draws_from_block_and_checkpoint():
 class Remembers(RandomActor):
     """Its state is the sum of all that each lane has shown it."""
 
+    stored = True
+
     def initial_state(self, lanes):
         return {"memory": {"sum": np.zeros((len(self.generators), lanes))}}
 
