@@ -1,4 +1,4 @@
-"""Every Gymnasium id with Discrete or Box spaces: its own vector class, else one object a lane."""
+"""Every Gymnasium id whose spaces `envs.spaces` knows: its own vector class, else one object a lane."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from envs.adapter import CheckedLane, GymnasiumEnv
 from envs.contract import UnsupportedEnv, VectorSimulator
 from envs.options import reject_unknown
 from envs.resume import resumable
+from envs.spaces import usable
 
 BACKENDS = ("native", "sync", "async")
 NO_LIMIT = 2**31 - 1  # for vector classes that count steps in an int32 and know no "never"
@@ -65,7 +66,7 @@ def scalar(env_id: str, options: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
     """One lane of ``env_id``, as sync and async step it: 0-based Discrete spaces, time limit.
 
     Raises:
-        UnsupportedEnv: an option does not exist, or a space is neither Discrete nor Box.
+        UnsupportedEnv: an option does not exist, or a space is of a kind that no agent can use.
     """
     return _scalar(gymnasium.registry[env_id], options)
 
@@ -79,12 +80,7 @@ def _scalar(spec: EnvSpec, given: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
         env = gymnasium.make(spec, disable_env_checker=True, **options)
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         raise UnsupportedEnv(f"{env_id} cannot be made with {options}: {error!r}") from error
-    for name, space in (("observation", env.observation_space), ("action", env.action_space)):
-        if not isinstance(space, spaces.Discrete | spaces.Box):
-            kind = type(space).__name__
-            raise UnsupportedEnv(
-                f"{env_id}: its {name} space is a {kind}; only Discrete and Box can be used"
-            )
+    env = usable(env_id, env)
     return ZeroBased(env) if _starts(env) != (0, 0) else env
 
 

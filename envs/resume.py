@@ -19,10 +19,13 @@ from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
 from envs.adapter import CheckedLane, GymnasiumEnv
 from envs.contract import VectorSimulator
+from envs.spaces import FlatObservation, JointAction
 
 _KNOWN = (AcrobotEnv, CartPoleEnv, Continuous_MountainCarEnv, MountainCarEnv, PendulumEnv)
 # What `get_state` saves of them, or what has no state. Any other wrapper may have one of its own.
-_KNOWN_WRAPPERS = frozenset({CheckedLane, OrderEnforcing, PassiveEnvChecker, TimeLimit})
+_KNOWN_WRAPPERS = frozenset(
+    {CheckedLane, FlatObservation, JointAction, OrderEnforcing, PassiveEnvChecker, TimeLimit}
+)
 
 
 def resumable(env: VectorSimulator, seed: int, separate_lanes: bool) -> GymnasiumEnv | None:

@@ -53,6 +53,8 @@ class RunConfig:
     """lane steps between evaluations; 0: a twentieth of the run"""
     eval_episodes: Annotated[int, at_least(1)] = 20
     """episodes in an evaluation"""
+    final_episodes: Annotated[int, at_least(1)] = 100
+    """episodes of the last and of the best weights in the end"""
     checkpoint_every: Annotated[int, at_least(1)]
     """lane steps between checkpoints; 0: every second evaluation"""
     rollout_length: Annotated[int, at_least(1)]

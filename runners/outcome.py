@@ -18,7 +18,6 @@ from runners.group import Setting
 from runners.progress import SeedRecord
 from runners.run_folder import RunFolder
 
-EPISODES = 100
 FILE = "result.json"
 
 
@@ -27,15 +26,15 @@ def write_results(run: RunFolder, setting: Setting, records: Sequence[SeedRecord
     seeds = [record.seed for record in records]
     last = [weights.load_weights(run.seed(seed).last) for seed in seeds]
     best = [weights.load_weights(run.seed(seed).best) for seed in seeds]
-    evaluator = setting.evaluator()
-    final = evaluator.returns(weights.stack(last), seeds, EPISODES, Purpose.FINAL)
+    evaluator, episodes = setting.evaluator(), setting.config.final_episodes
+    final = evaluator.returns(weights.stack(last), seeds, episodes, Purpose.FINAL)
     # The same weights have one result, not two.
     other = [k for k in range(len(seeds)) if last[k].lane_steps != best[k].lane_steps]
     best_returns = final.copy()
     if other:
         stacked = weights.stack([best[k] for k in other])
         some = [seeds[k] for k in other]
-        best_returns[other] = evaluator.returns(stacked, some, EPISODES, Purpose.BEST)
+        best_returns[other] = evaluator.returns(stacked, some, episodes, Purpose.BEST)
     evaluator.close()
     exact = exact_figures(setting, weights.stack(last))
     for k, record in enumerate(records):

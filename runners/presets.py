@@ -6,6 +6,7 @@ Every table maps flag names to values, hyperparameters and the run's own setting
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Mapping
 
 Value = bool | int | float | str | tuple[int, ...]
@@ -16,6 +17,7 @@ RUN_DEFAULTS: Settings = {
     "until_solved": False,
     "eval_every": 0,
     "eval_episodes": 20,
+    "final_episodes": 100,
     "checkpoint_every": 0,
     "rollout_length": 0,
     "lanes": 8,
@@ -55,6 +57,11 @@ _TABLES: Mapping[str, Settings] = {
 }
 _TABULAR_AGENTS = ("q_learning", "sarsa", "expected_sarsa", "double_q")
 
+_ATARI: Settings = {
+    "hidden": (512,), "frame_stack": 4, "reward_clip": 1.0, "epsilon_steps": 250_000,
+    "eval_every": 250_000, "eval_episodes": 5, "final_episodes": 5, "checkpoint_every": 50_000,
+}  # fmt: skip
+
 PRESETS: Mapping[tuple[str, str], Settings] = {
     ("pqn", "CartPole-v1"): {
         "steps": 307_200,
@@ -78,9 +85,74 @@ PRESETS: Mapping[tuple[str, str], Settings] = {
         "epsilon_steps": 5_000,
         "reward_scale": 0.1,
     },
+    # Mnih et al. 2015 and Castro et al. 2018 (Dopamine), with Adam; a lane step is four frames. An
+    # untrained greedy policy may stand still until the time limit, so evaluations are few.
+    ("dqn", "ALE/*"): {
+        **_ATARI,
+        "replay_size": 200_000,
+        "replay_ratio": 0.25,
+        "batch_size": 32,
+        "learning_starts": 5_000,
+        "target_period": 8_000,
+        "lr": 1e-4,
+        "adam_eps": 1.5e-4,
+        "double": True,
+        "epsilon_end": 0.01,
+    },
+    # Gallici et al. 2024, as far as one process goes
+    ("pqn", "ALE/*"): {
+        **_ATARI,
+        "lanes": 32,
+        "rollout_length": 32,
+        "minibatch_size": 256,
+        "epochs": 2,
+        "lambda_": 0.65,
+        "lr": 2.5e-4,
+        "lr_end": 2.5e-5,
+        "lr_steps": 10_000_000,
+        "epsilon_end": 0.001,
+    },
+    # Young & Tian 2019: 5 million frames, epsilon to 0.1 over 100,000
+    ("dqn", "MinAtar/*"): {
+        "hidden": (128,),
+        "batch_size": 32,
+        "replay_ratio": 0.25,
+        "learning_starts": 5_000,
+        "target_period": 1_000,
+        "lr": 2.5e-4,
+        "epsilon_steps": 100_000,
+        "epsilon_end": 0.1,
+        "eval_episodes": 10,
+    },
+    ("pqn", "MinAtar/*"): {
+        "steps": 1_000_448,
+        "hidden": (128,),
+        "lanes": 128,
+        "rollout_length": 32,
+        "minibatch_size": 256,
+        "epochs": 2,
+        "lambda_": 0.65,
+        "lr": 5e-4,
+        "lr_end": 5e-5,
+        "lr_steps": 1_000_000,
+        "epsilon_steps": 100_000,
+        "eval_episodes": 10,
+    },
+    ("dqn", "MiniGrid-*"): {"hidden": (64,), "epsilon_steps": 20_000, "gamma": 0.95},
+    ("dqn", "LunarLander-v3"): {
+        "hidden": (128, 128),
+        "n_step": 3,
+        "batch_size": 128,
+        "replay_ratio": 0.25,
+        "lr": 5e-4,
+        "target_period": 100,
+        "target_tau": 0.05,
+        "epsilon_steps": 30_000,
+        "reward_scale": 0.1,
+    },
     **{(agent, env): table for agent in _TABULAR_AGENTS for env, table in _TABLES.items()},
 }
-"""By agent and environment id."""
+"""By agent and environment id; ``ALE/*`` stands for all ids that begin so."""
 
 THRESHOLDS: Mapping[str, float] = {
     "CliffWalking-v1": -13.0,  # the shortest safe path
@@ -90,5 +162,7 @@ THRESHOLDS: Mapping[str, float] = {
 
 def preset(agent: str, env: str) -> tuple[str | None, Settings]:
     """The preset's name and its settings; None and nothing where there is none."""
-    known = PRESETS.get((agent, env))
-    return (None, {}) if known is None else (f"{agent} on {env}", known)
+    for (name, pattern), known in PRESETS.items():
+        if name == agent and fnmatch.fnmatchcase(env, pattern):
+            return f"{agent} on {pattern}", known
+    return None, {}

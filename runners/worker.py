@@ -128,7 +128,7 @@ class RolloutWorker:
         actor_state = {
             str(b): state
             for b, (actor, state) in enumerate(zip(self.actors, self.actor_states, strict=True))
-            if actor.stored
+            if actor.stored and state
         }
         for t in range(rows):
             self._act(t)

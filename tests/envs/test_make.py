@@ -87,11 +87,6 @@ def test_resolve_backend(env_id, backend, resolved):
             {"max_episode_steps": -1},
             "Acrobot-v1: option max_episode_steps: got -1, takes a whole number of at least 0",
         ),
-        (
-            "Blackjack-v1",
-            {},
-            "Blackjack-v1: its observation space is a Tuple; only Discrete and Box can be used",
-        ),
     ],
 )
 def test_bad_input_is_one_line_with_the_nearest_right_word(env_id, options, message):

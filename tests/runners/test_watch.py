@@ -128,7 +128,7 @@ def test_without_a_limit_an_episode_is_cut(tmp_path, monkeypatch):
     config = make_config("q_learning", "CliffWalking-v1", steps=500, eval_every=500)
     run = train.run(config, [0], tmp_path)
     monkeypatch.setattr("runners.evaluation.EPISODE_LIMIT", 12)
-    recorder = watch.Recorder(open_setting(run), lambda obs, first: np.zeros(1, int), 0, 2)
+    recorder = watch.Recorder(open_setting(run), lambda obs, first, mask: np.zeros(1, int), 0, 2)
     assert len(list(recorder.frames(1))) == 13 + 1
     assert (recorder.returns, recorder.cut_after) == ([-12.0], 12)
 

@@ -231,6 +231,8 @@ def test_facts_stand_in_the_rows_that_they_describe():
 class Sees(RandomActor):
     """Remembers what it was shown."""
 
+    stored = True
+
     def __init__(self, generators):
         super().__init__(generators)
         self.seen = []
