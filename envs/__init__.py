@@ -20,6 +20,9 @@ SIMULATORS: dict[str, str] = {
     "RiverSwim-v0": "tabular",
     "DeepSea-v0": "tabular",
     "Garnet-v0": "tabular",
+    "MinAtar/*": "jax_games",
+    "pgx/*": "jax_games",
+    "gymnax/*": "jax_games",
 }
 """Id -> the module of this package that simulates it; ``ALE/*`` stands for all ids that begin so.
 

@@ -62,9 +62,11 @@ class JaxLanes(Simulator):
         super().__init__(num_envs, seed, game.observation_space, game.action_space)
         self.game, self.limit = game, limit
         self._action_dtype = np.int32 if self._check_actions.discrete else np.float32
-        key = jax.ShapeDtypeStruct((2,), np.uint32)
+        key = np.zeros(2, np.uint32)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what suites request of dtypes is not the user's affair
+            warnings.simplefilter(
+                "ignore"
+            )  # what suites request of dtypes is not the user's affair
             state = jax.eval_shape(lambda key: game.init(key)[0], key)
             self._treedef = jax.tree.structure(state)
             self._names = [
@@ -77,8 +79,8 @@ class JaxLanes(Simulator):
     def _compile(self) -> None:
         """Compile for this number of lanes, once: a compiled function cannot be traced again."""
         n, space = self.num_envs, self.single_action_space
-        keys = jax.ShapeDtypeStruct((n, 2), np.uint32)
-        actions = jax.ShapeDtypeStruct((n, *(space.shape or ())), self._action_dtype)
+        keys = np.zeros((n, 2), np.uint32)
+        actions = np.zeros((n, *(space.shape or ())), self._action_dtype)
         begin = jax.jit(jax.vmap(self._begin_lane))
         lanes, _ = jax.eval_shape(begin, keys)
         step = jax.jit(jax.vmap(self._step_lane), donate_argnums=0)
@@ -113,10 +115,7 @@ class JaxLanes(Simulator):
 
     def begin(self, seeds: list[int] | None) -> tuple[Array, dict[str, Any]]:
         """New episodes in all lanes, with keys from ``seeds`` or the keys as they are."""
-        if seeds is not None:
-            keys = jnp.array(keys_of(seeds))
-        else:
-            keys = self._present().keys
+        keys = self._present().keys if seeds is None else jnp.array(keys_of(seeds))
         self._lanes, view = self._begin(keys)
         return _handed_over(view)
 
@@ -146,8 +145,7 @@ class JaxLanes(Simulator):
             "elapsed": np.array(lanes.elapsed),
             "done": np.array(lanes.done),
             "game": {
-                name: np.array(leaf)
-                for name, leaf in zip(self._names, lanes.leaves, strict=True)
+                name: np.array(leaf) for name, leaf in zip(self._names, lanes.leaves, strict=True)
             },
         }
 

@@ -1,0 +1,167 @@
+"""What pgx and gymnax say of their games, in the form that `envs.jax_lanes` steps."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import DTypeLike
+
+from envs.contract import UnsupportedEnv
+from envs.jax_lanes import Game, View
+from envs.options import reject_unknown
+
+NEVER = 2**31 - 1  # the largest limit that gymnax's int32 clocks can be compared with
+
+
+def minatar_game(name: str, sticky_action_prob: float) -> Game:
+    """MinAtar's game ``name``, for example "space_invaders", from pgx."""
+    module = importlib.import_module(f"pgx.minatar.{name}")
+    cls = getattr(module, f"MinAtar{name.title().replace('_', '')}")
+    env = cls(sticky_action_prob=sticky_action_prob)
+
+    def init(key: Any) -> tuple[Any, View]:
+        return _unseen(env.init(key))
+
+    def step(state: Any, action: Any, key: Any) -> tuple[Any, View, Any, Any]:
+        after = env.step(state, action, key)
+        if name == "seaquest":
+            after = _repaired(state, after)
+        return *_unseen(after), after.rewards[0], after.terminated
+
+    def _unseen(state: Any) -> tuple[Any, View]:
+        return state.replace(observation=None), {"obs": state.observation}
+
+    return Game(*_spaces(env, init), init, step)
+
+
+def _repaired(before: Any, after: Any) -> Any:
+    """Seaquest's state ``after`` a step of pgx 2.6, as MinAtar 1.0.15 would have it.
+
+    pgx keeps bullets that have left the screen, which stop those behind them in its list and come
+    back into view at the other side; speeds enemies up at the first, third, ... surfacing where
+    MinAtar does at the second, fourth, ...; and lets the player live one step longer without oxygen.
+    """
+    bullets = after._e_bullets
+    gone = (bullets[:, 0] < 0) | (bullets[:, 0] > 9)
+    stay_first = jnp.argsort(gone, stable=True)
+    bullets = jnp.where(gone[:, None], -1, bullets)[stay_first]
+    shown = jnp.zeros((10, 10), bool).at[bullets[:, 1], bullets[:, 0]].max(~gone[stay_first])
+    ramped = after._ramp_index > before._ramp_index
+    faster = ramped & (before._move_speed > 2) & (before._ramp_index % 2 == 1)
+    terminated = after.terminated | (before._oxygen <= 0)
+    obs = after.observation.at[:, :, 4].set(shown)
+    obs = obs.at[9, :, 7].set(obs[9, :, 7] & (after._oxygen > 0))
+    return after.replace(
+        observation=obs,
+        terminated=terminated,
+        _terminal=terminated,
+        _e_bullets=bullets,
+        _move_speed=before._move_speed - faster,
+    )
+
+
+def pgx_game(name: str) -> Game:
+    """The board or card game ``name`` of pgx.
+
+    The observation is that of the side to move, the reward that of the player who moved.
+    """
+    env = importlib.import_module("pgx").make(name)
+
+    def init(key: Any) -> tuple[Any, View]:
+        return _unseen(env.init(key))
+
+    def step(state: Any, action: Any, key: Any) -> tuple[Any, View, Any, Any]:
+        after = env.step(state, action, key)
+        return *_unseen(after), after.rewards[state.current_player], after.terminated
+
+    def _unseen(state: Any) -> tuple[Any, View]:
+        view = {
+            "obs": state.observation,
+            "action_mask": state.legal_action_mask,
+            "to_play": state.current_player,
+        }
+        return state.replace(observation=None), view
+
+    return Game(*_spaces(env, init), init, step)
+
+
+def _spaces(env: Any, init: Any) -> tuple[spaces.Box, spaces.Discrete]:
+    """Truth values become uint8 of 0 and 1; pgx declares no range of other observations."""
+    obs = jax.eval_shape(lambda key: init(key)[1], _A_KEY)["obs"]
+    if obs.dtype == np.bool_:
+        return spaces.Box(0, 1, obs.shape, np.uint8), spaces.Discrete(env.num_actions)
+    low, high = _range(obs.dtype)
+    return spaces.Box(low, high, obs.shape, obs.dtype), spaces.Discrete(env.num_actions)
+
+
+_A_KEY = np.zeros(2, np.uint32)
+
+
+def _range(dtype: DTypeLike) -> tuple[float, float]:
+    if np.issubdtype(dtype, np.integer):
+        info = np.iinfo(np.dtype(dtype))
+        return int(info.min), int(info.max)
+    return -np.inf, np.inf
+
+
+def gymnax_game(env_id: str, name: str, options: Mapping[str, Any], limit: int) -> Game:
+    """The game ``name`` of gymnax, which ends by its own rules alone.
+
+    ``options`` are parameters of the game or of its constructor. Its ``done`` also tells of its
+    limit of steps; it is stepped with one that is never reached for its state and ends, and with
+    ``limit`` for its observation, which shows the share of time that is left in some games.
+    """
+    gymnax = importlib.import_module("gymnax")
+    env, params = _made(env_id, gymnax, name, options)
+    endless = params.replace(max_steps_in_episode=NEVER)
+    limited = params.replace(max_steps_in_episode=limit) if limit else params
+
+    def init(key: Any) -> tuple[Any, View]:
+        obs, state = env.reset_env(key, limited)
+        return state, {"obs": obs}
+
+    def step(state: Any, action: Any, key: Any) -> tuple[Any, View, Any, Any]:
+        obs, *_ = env.step_env(key, state, action, limited)
+        _, after, reward, done, _ = env.step_env(key, state, action, endless)
+        return after, {"obs": obs}, reward, done
+
+    action_space = env.action_space(limited)
+    if hasattr(action_space, "n"):
+        actions: spaces.Discrete | spaces.Box = spaces.Discrete(int(action_space.n))
+    else:
+        actions = _box(action_space, action_space.shape, np.float32)
+    obs = jax.eval_shape(lambda key: init(key)[1], _A_KEY)["obs"]
+    return Game(_box(env.observation_space(limited), obs.shape, obs.dtype), actions, init, step)
+
+
+def _box(space: Any, shape: tuple[int, ...], dtype: Any) -> spaces.Box:
+    """A gymnax Box; bounds at the end of float32 stand for none."""
+    low, high = (
+        np.broadcast_to(np.asarray(bound, np.float64), shape) for bound in (space.low, space.high)
+    )
+    huge = float(np.finfo(np.float32).max)
+    low, high = np.where(low <= -huge, -np.inf, low), np.where(high >= huge, np.inf, high)
+    return spaces.Box(low.astype(dtype), high.astype(dtype), shape, dtype)
+
+
+def _made(env_id: str, gymnax: Any, name: str, options: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The environment and its parameters with ``options`` in the one or the other."""
+    env, params = gymnax.make(name)
+    of_params = {field.name for field in fields(params)} - {"max_steps_in_episode"}
+    of_class = set(inspect.signature(type(env)).parameters)
+    reject_unknown(env_id, options, of_params | of_class | {"max_episode_steps"})
+    for key, value in options.items():
+        if not isinstance(value, int | float):
+            raise UnsupportedEnv(f"{env_id}: option {key}: got {value!r}, takes a number")
+    given = {key: value for key, value in options.items() if key in of_class}
+    if given:
+        env, params = gymnax.make(name, **given)
+    return env, params.replace(**{key: options[key] for key in of_params & set(options)})
