@@ -152,7 +152,10 @@ def make(
         reject_unknown(env_id, options, ("max_episode_steps",))
         game = jax_suites.pgx_game(PGX[env_id])
     else:
-        game = jax_suites.gymnax_game(env_id, env_id.removeprefix("gymnax/"), options, limit)
+        for option, value in options.items():
+            if not isinstance(value, int | float):
+                raise UnsupportedEnv(f"{env_id}: option {option}: got {value!r}, takes a number")
+        game = jax_suites.gymnax_game(env_id, tuple(sorted(options.items())), limit)
     return JaxLanes(game, num_envs, seed, limit)
 
 

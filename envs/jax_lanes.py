@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
+from numpy.typing import DTypeLike
 
 from envs.contract import Array
 from envs.simulator import Simulator
@@ -18,13 +21,14 @@ from envs.simulator import Simulator
 View = dict[str, Any]  # "obs" and the facts that describe it, by their names in the contract
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Game:
     """What a suite says of one game: functions of one lane, which can be traced.
 
     ``init(key)`` gives ``(state, view)`` and ``step(state, action, key)`` gives ``(state, view,
     reward, terminated)``. A state is any pytree; ``step`` neither resets nor counts steps. A view
-    has "obs" and the observation's facts. Boolean observations are handed out as uint8.
+    has "obs" and the observation's facts. Boolean observations are handed out as uint8. A game is
+    itself and no other: who makes one anew has it compiled anew.
     """
 
     observation_space: spaces.Box
@@ -51,6 +55,80 @@ class Seen(NamedTuple):
     truncated: Any
 
 
+class Compiled(NamedTuple):
+    """A game's two functions for some number of lanes; compiled, they cannot be traced again."""
+
+    begin: Callable[[Any], tuple[Lanes, View]]  # of keys [N, 2] uint32
+    step: Callable[
+        [Lanes, Any], tuple[Lanes, Seen]
+    ]  # of lanes, which it uses up, and actions [N, ...]
+    lanes: Lanes  # shapes and dtypes
+    names: list[str]  # of the leaves of the game's state
+    action_dtype: DTypeLike
+
+
+@lru_cache(maxsize=32)
+def compiled(game: Game, num_envs: int, limit: int) -> Compiled:
+    """What steps ``num_envs`` lanes of ``game``; the same for all environments that ask for the same."""
+    space = game.action_space
+    action_dtype = np.int32 if isinstance(space, spaces.Discrete) else np.float32
+    keys = np.zeros((num_envs, 2), np.uint32)
+    actions = np.zeros((num_envs, *(space.shape or ())), action_dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # which dtypes a suite asks for is not the user's affair
+        state = jax.eval_shape(lambda key: game.init(key)[0], keys[0])
+        begin = jax.jit(jax.vmap(partial(_begin, game)))
+        lanes, _ = jax.eval_shape(begin, keys)
+        step = jax.vmap(partial(_step, game, jax.tree.structure(state), limit))
+        paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(state)[0]]
+        return Compiled(
+            begin.lower(keys).compile(),
+            jax.jit(step, donate_argnums=0).lower(lanes, actions).compile(),
+            lanes,
+            [jax.tree_util.keystr(path, simple=True, separator=".") for path in paths],
+            action_dtype,
+        )
+
+
+def _begin(game: Game, key: Any) -> tuple[Lanes, View]:
+    """One lane's first episode."""
+    key, drawn = jax.random.split(key)
+    state, view = game.init(drawn)
+    leaves = tuple(map(_strong, jax.tree.leaves(state)))
+    return Lanes(key, jnp.int32(0), jnp.bool_(False), leaves), view
+
+
+def _step(game: Game, structure: Any, limit: int, lane: Lanes, action: Any) -> tuple[Lanes, Seen]:
+    """One lane's step and reset, of which one counts: the key drawn serves either."""
+    key, drawn = jax.random.split(lane.keys)
+    state, view, reward, terminated = game.step(
+        jax.tree.unflatten(structure, lane.leaves), action, drawn
+    )
+    first, first_view = game.init(drawn)
+
+    def chosen(reset: Any, step: Any) -> Any:
+        return _strong(jnp.where(lane.done, reset, step))
+
+    elapsed = chosen(0, lane.elapsed + 1)
+    terminated = terminated & ~lane.done
+    at_limit = (elapsed >= limit) & (limit > 0)
+    truncated = at_limit & ~terminated & ~lane.done
+    leaves = tuple(map(chosen, jax.tree.leaves(first), jax.tree.leaves(state)))
+    seen = Seen(
+        jax.tree.map(chosen, first_view, view),
+        chosen(jnp.float32(0), jnp.float32(reward)),
+        terminated,
+        truncated,
+    )
+    return Lanes(key, elapsed, terminated | truncated, leaves), seen
+
+
+def _strong(value: Any) -> Any:
+    """``value`` with a dtype of its own: the type of Python's numbers would change with the first step."""
+    array = jnp.asarray(value)
+    return jax.lax.convert_element_type(array, array.dtype)
+
+
 class JaxLanes(Simulator):
     """N lanes of a `Game`, each with a key of its own; observations are those of the game.
 
@@ -59,71 +137,23 @@ class JaxLanes(Simulator):
     """
 
     def __init__(self, game: Game, num_envs: int, seed: int, limit: int) -> None:
-        super().__init__(num_envs, seed, game.observation_space, game.action_space)
-        self.game, self.limit = game, limit
-        self._action_dtype = np.int32 if self._check_actions.discrete else np.float32
-        key = np.zeros(2, np.uint32)
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # what suites request of dtypes is not the user's affair
-            state = jax.eval_shape(lambda key: game.init(key)[0], key)
-            self._treedef = jax.tree.structure(state)
-            self._names = [
-                jax.tree_util.keystr(path, simple=True, separator=".")
-                for path, _ in jax.tree_util.tree_flatten_with_path(state)[0]
-            ]
-            self._compile()
+        # games are shared between environments, what samples from a space is not
+        obs_space, action_space = copy.deepcopy((game.observation_space, game.action_space))
+        super().__init__(num_envs, seed, obs_space, action_space)
+        self._compiled = compiled(game, num_envs, limit)
         self._lanes: Lanes | None = None
-
-    def _compile(self) -> None:
-        """Compile for this number of lanes, once: a compiled function cannot be traced again."""
-        n, space = self.num_envs, self.single_action_space
-        keys = np.zeros((n, 2), np.uint32)
-        actions = np.zeros((n, *(space.shape or ())), self._action_dtype)
-        begin = jax.jit(jax.vmap(self._begin_lane))
-        lanes, _ = jax.eval_shape(begin, keys)
-        step = jax.jit(jax.vmap(self._step_lane), donate_argnums=0)
-        self._begin: Any = begin.lower(keys).compile()
-        self._step: Any = step.lower(lanes, actions).compile()
-
-    def _begin_lane(self, key: Any) -> tuple[Lanes, View]:
-        key, drawn = jax.random.split(key)
-        state, view = self.game.init(drawn)
-        leaves = tuple(map(_strong, jax.tree.leaves(state)))
-        return Lanes(key, jnp.int32(0), jnp.bool_(False), leaves), view
-
-    def _step_lane(self, lane: Lanes, action: Any) -> tuple[Lanes, Seen]:
-        """Both a reset and a step, of which one counts: the key drawn serves either."""
-        key, drawn = jax.random.split(lane.keys)
-        stepped = self.game.step(jax.tree.unflatten(self._treedef, lane.leaves), action, drawn)
-        state, view, reward, terminated = stepped
-        first, first_view = self.game.init(drawn)
-
-        def chosen(reset: Any, step: Any) -> Any:
-            return _strong(jnp.where(lane.done, reset, step))
-
-        elapsed = chosen(jnp.int32(0), lane.elapsed + 1)
-        leaves = map(chosen, jax.tree.leaves(first), jax.tree.leaves(state))
-        reward = chosen(jnp.float32(0), jnp.float32(reward))
-        terminated = terminated & ~lane.done
-        at_limit = (elapsed >= self.limit) if self.limit else jnp.bool_(False)
-        truncated = at_limit & ~terminated & ~lane.done
-        after = Lanes(key, elapsed, terminated | truncated, tuple(leaves))
-        seen = Seen(jax.tree.map(chosen, first_view, view), reward, terminated, truncated)
-        return after, seen
 
     def begin(self, seeds: list[int] | None) -> tuple[Array, dict[str, Any]]:
         """New episodes in all lanes, with keys from ``seeds`` or the keys as they are."""
         keys = self._present().keys if seeds is None else jnp.array(keys_of(seeds))
-        self._lanes, view = self._begin(keys)
+        self._lanes, view = self._compiled.begin(keys)
         return _handed_over(view)
 
     def advance(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """One step of all lanes; the facts of the observation are infos."""
         # A copy: JAX may look at the array that it is given, and its owner may write to it.
-        given = np.array(actions, self._action_dtype)
-        self._lanes, seen = self._step(self._lanes, given)
+        given = np.array(actions, self._compiled.action_dtype)
+        self._lanes, seen = self._compiled.step(self._present(), given)
         obs, facts = _handed_over(seen.view)
         return (
             obs,
@@ -145,7 +175,8 @@ class JaxLanes(Simulator):
             "elapsed": np.array(lanes.elapsed),
             "done": np.array(lanes.done),
             "game": {
-                name: np.array(leaf) for name, leaf in zip(self._names, lanes.leaves, strict=True)
+                name: np.array(leaf)
+                for name, leaf in zip(self._compiled.names, lanes.leaves, strict=True)
             },
         }
 
@@ -155,20 +186,17 @@ class JaxLanes(Simulator):
         Raises:
             ValueError: it is the state of another game or of another number of lanes.
         """
-        if set(state["game"]) != set(self._names):
-            raise ValueError(f"the state has {sorted(state['game'])}, not {sorted(self._names)}")
-        given = Lanes(
-            state["keys"],
-            state["elapsed"],
-            state["done"],
-            tuple(state["game"][name] for name in self._names),
-        )
-        (wanted, _), _ = self._step.in_avals
-        names = ("keys", "elapsed", "done", *self._names)
-        for name, array, like in zip(
-            names, jax.tree.leaves(given), jax.tree.leaves(wanted), strict=True
+        names = self._compiled.names
+        if set(state["game"]) != set(names):
+            raise ValueError(f"the state has {sorted(state['game'])}, not {sorted(names)}")
+        leaves = tuple(state["game"][name] for name in names)
+        given = Lanes(state["keys"], state["elapsed"], state["done"], leaves)
+        for name, got, like in zip(
+            ("keys", "elapsed", "done", *names),
+            map(np.asarray, jax.tree.leaves(given)),
+            jax.tree.leaves(self._compiled.lanes),
+            strict=True,
         ):
-            got = np.asarray(array)
             if got.shape != like.shape or got.dtype != like.dtype:
                 raise ValueError(
                     f"{name} of the state is {got.dtype}{got.shape}, not {like.dtype}{like.shape}"
@@ -186,12 +214,6 @@ def keys_of(seeds: list[int]) -> Array:
     """The keys [N, 2] uint32 of integers: ``jax.random.PRNGKey(seed)`` with all 64 bits of it."""
     words = [(seed >> 32 & 0xFFFFFFFF, seed & 0xFFFFFFFF) for seed in seeds]
     return np.array(words, np.uint32)
-
-
-def _strong(value: Any) -> Any:
-    """``value`` with a dtype of its own: Python's numbers would be compiled for a second time."""
-    array = jnp.asarray(value)
-    return jax.lax.convert_element_type(array, array.dtype)
 
 
 def _handed_over(view: View) -> tuple[Array, dict[str, Any]]:

@@ -6,6 +6,7 @@ import importlib
 import inspect
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import cache
 from typing import Any
 
 import jax
@@ -14,13 +15,13 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import DTypeLike
 
-from envs.contract import UnsupportedEnv
 from envs.jax_lanes import Game, View
 from envs.options import reject_unknown
 
 NEVER = 2**31 - 1  # the largest limit that gymnax's int32 clocks can be compared with
 
 
+@cache
 def minatar_game(name: str, sticky_action_prob: float) -> Game:
     """MinAtar's game ``name``, for example "space_invaders", from pgx."""
     module = importlib.import_module(f"pgx.minatar.{name}")
@@ -68,6 +69,7 @@ def _repaired(before: Any, after: Any) -> Any:
     )
 
 
+@cache
 def pgx_game(name: str) -> Game:
     """The board or card game ``name`` of pgx.
 
@@ -112,15 +114,15 @@ def _range(dtype: DTypeLike) -> tuple[float, float]:
     return -np.inf, np.inf
 
 
-def gymnax_game(env_id: str, name: str, options: Mapping[str, Any], limit: int) -> Game:
-    """The game ``name`` of gymnax, which ends by its own rules alone.
+@cache
+def gymnax_game(env_id: str, options: tuple[tuple[str, Any], ...], limit: int) -> Game:
+    """The game of ``env_id``, gymnax/NAME, which ends by its own rules alone.
 
     ``options`` are parameters of the game or of its constructor. Its ``done`` also tells of its
     limit of steps; it is stepped with one that is never reached for its state and ends, and with
     ``limit`` for its observation, which shows the share of time that is left in some games.
     """
-    gymnax = importlib.import_module("gymnax")
-    env, params = _made(env_id, gymnax, name, options)
+    env, params = _made(env_id, dict(options))
     endless = params.replace(max_steps_in_episode=NEVER)
     limited = params.replace(max_steps_in_episode=limit) if limit else params
 
@@ -152,15 +154,14 @@ def _box(space: Any, shape: tuple[int, ...], dtype: Any) -> spaces.Box:
     return spaces.Box(low.astype(dtype), high.astype(dtype), shape, dtype)
 
 
-def _made(env_id: str, gymnax: Any, name: str, options: Mapping[str, Any]) -> tuple[Any, Any]:
+def _made(env_id: str, options: Mapping[str, Any]) -> tuple[Any, Any]:
     """The environment and its parameters with ``options`` in the one or the other."""
+    gymnax = importlib.import_module("gymnax")
+    name = env_id.removeprefix("gymnax/")
     env, params = gymnax.make(name)
     of_params = {field.name for field in fields(params)} - {"max_steps_in_episode"}
     of_class = set(inspect.signature(type(env)).parameters)
     reject_unknown(env_id, options, of_params | of_class | {"max_episode_steps"})
-    for key, value in options.items():
-        if not isinstance(value, int | float):
-            raise UnsupportedEnv(f"{env_id}: option {key}: got {value!r}, takes a number")
     given = {key: value for key, value in options.items() if key in of_class}
     if given:
         env, params = gymnax.make(name, **given)
