@@ -23,6 +23,7 @@ SIMULATORS: dict[str, str] = {
     "MinAtar/*": "jax_games",
     "pgx/*": "jax_games",
     "gymnax/*": "jax_games",
+    "ALE/*": "atari",
 }
 """Id -> the module of this package that simulates it; ``ALE/*`` stands for all ids that begin so.
 

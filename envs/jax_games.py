@@ -168,12 +168,11 @@ def scalar(env_id: str, options: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
     """
     inner = dict(options)
     mode = inner.pop("render_mode", None)
-    env = Single(make(env_id, 1, 0, backends(env_id)[0], inner), None, FPS)
-    if mode is not None:
-        if mode != "rgb_array":
-            raise UnsupportedEnv(f"{env_id}: render_mode: got {mode!r}, takes 'rgb_array'")
-        env.picture = _picture_of(env_id, env.observation_space.shape)
-    return env
+    if mode not in (None, "rgb_array"):
+        raise UnsupportedEnv(f"{env_id}: render_mode: got {mode!r}, takes 'rgb_array'")
+    lane = make(env_id, 1, 0, backends(env_id)[0], inner)
+    picture = _picture_of(env_id, lane.single_observation_space.shape) if mode else None
+    return Single(lane, picture, FPS, mode)
 
 
 def _sticky(env_id: str, options: Mapping[str, Any]) -> float:
