@@ -24,6 +24,12 @@ SIMULATORS: dict[str, str] = {
     "pgx/*": "jax_games",
     "gymnax/*": "jax_games",
     "ALE/*": "atari",
+    "Acrobot-v1": "classic",
+    "MountainCar-v0": "classic",
+    "MountainCarContinuous-v0": "classic",
+    "Pendulum-v1": "classic",
+    "TMaze-v0": "memory",
+    "popgym-*": "memory",
 }
 """Id -> the module of this package that simulates it; ``ALE/*`` stands for all ids that begin so.
 

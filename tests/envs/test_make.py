@@ -59,7 +59,8 @@ def test_the_kept_seed_is_used_once():
         ("CartPole-v1", "auto", "native"),
         ("CartPole-v1", "sync", "sync"),
         ("CartPole-v1", "async", "async"),
-        ("Acrobot-v1", "auto", "sync"),
+        ("Acrobot-v1", "auto", "batched"),
+        ("Acrobot-v1", "sync", "sync"),
         ("phys2d/CartPole-v1", "auto", "sync"),
     ],
 )
