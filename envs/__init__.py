@@ -30,6 +30,17 @@ SIMULATORS: dict[str, str] = {
     "Pendulum-v1": "classic",
     "TMaze-v0": "memory",
     "popgym-*": "memory",
+    "HalfCheetah-v5": "physics",
+    "Hopper-v5": "physics",
+    "Walker2d-v5": "physics",
+    "Ant-v5": "physics",
+    "Humanoid-v5": "physics",
+    "HumanoidStandup-v5": "physics",
+    "Swimmer-v5": "physics",
+    "Reacher-v5": "physics",
+    "Pusher-v5": "physics",
+    "InvertedPendulum-v5": "physics",
+    "InvertedDoublePendulum-v5": "physics",
 }
 """Id -> the module of this package that simulates it; ``ALE/*`` stands for all ids that begin so.
 

@@ -18,6 +18,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from envs.adapter import CheckedLane, GymnasiumEnv
 from envs.contract import UnsupportedEnv, VectorSimulator
+from envs.mujoco_setup import no_deprecations
 from envs.options import reject_unknown
 from envs.resume import resumable
 from envs.spaces import usable
@@ -77,7 +78,8 @@ def _scalar(spec: EnvSpec, given: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
     if options.get("max_episode_steps") == 0:
         options["max_episode_steps"] = -1  # Gymnasium's word for never
     try:
-        env = gymnasium.make(spec, disable_env_checker=True, **options)
+        with no_deprecations():
+            env = gymnasium.make(spec, disable_env_checker=True, **options)
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         raise UnsupportedEnv(f"{env_id} cannot be made with {options}: {error!r}") from error
     env = usable(env_id, env)
