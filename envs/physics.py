@@ -9,6 +9,7 @@ positions of bodies and forces are those that it had on the way, one substep lat
 from __future__ import annotations
 
 import copy
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -196,7 +197,7 @@ class PhysicsEnv(Simulator):
         self.terms: dict[str, Array] | None = None
         self._fresh = np.ones(num_envs, np.bool_)  # lanes whose last step was a reset
         bounds = [num_envs * i // threads for i in range(threads + 1)]
-        self._slices = [slice(a, b) for a, b in zip(bounds, bounds[1:], strict=False) if a < b]
+        self._slices = [slice(a, b) for a, b in itertools.pairwise(bounds) if a < b]
         self._pool = ThreadPoolExecutor(len(self._slices) - 1) if len(self._slices) > 1 else None
 
     def begin(self, seeds: list[int] | None) -> tuple[Array, dict[str, Any]]:

@@ -63,7 +63,7 @@ class Task:
         raise NotImplementedError
 
     def first_state(self, model: Any, rng: np.random.Generator) -> tuple[Array, Array]:
-        """qpos and qvel at the beginning of an episode."""
+        """Positions and velocities (qpos, qvel) at the beginning of an episode."""
         raise NotImplementedError
 
     def place(self, model: Any, data: Any) -> dict[str, Any]:  # noqa: ARG002
@@ -92,12 +92,14 @@ def near_rest(
 
 def square_sum(x: Array) -> Array:
     """[N]: the squares of each lane's numbers, added up in their own dtype."""
-    return np.square(x).reshape(len(x), -1).sum(axis=1)
+    total: Array = np.square(x).reshape(len(x), -1).sum(axis=1)
+    return total
 
 
 def norm(x: Array) -> Array:
     """[N]: the length of each row; BLAS adds up as it does for one vector."""
-    return np.sqrt(np.vecdot(x, x))
+    length: Array = np.sqrt(np.vecdot(x, x))
+    return length
 
 
 def squared(x: Array) -> Array:
@@ -114,7 +116,7 @@ def flat(x: Array) -> Array:
 
 
 def pose(now: Fields, skipped: int, clipped: bool = False) -> Array:
-    """qpos without its first ``skipped`` numbers, then qvel, cut at +-10 where ``clipped``."""
+    """Positions without the first ``skipped`` numbers, then velocities, cut at +-10 where ``clipped``."""
     qvel = np.clip(now["qvel"], -10, 10) if clipped else now["qvel"]
     return np.concatenate((now["qpos"][:, skipped:], qvel), axis=1)
 
