@@ -6,7 +6,7 @@ import ctypes
 import importlib
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,20 +25,27 @@ _PACKAGES = (
 
 
 def mujoco_module(env_id: str) -> Any:
-    """The package ``mujoco``, imported after `choose_gl`: it looks at MUJOCO_GL when it is imported.
+    """The package ``mujoco``, imported. Whoever draws calls `require_off_screen` before.
 
     Raises:
-        UnsupportedEnv: it is not installed.
+        UnsupportedEnv: it is not installed, or does not come up with the MUJOCO_GL that is set.
     """
-    choose_gl()
-    return require(env_id, "mujoco", "mujoco")
+    try:
+        return require(env_id, "mujoco", "mujoco")
+    except (AttributeError, OSError, RuntimeError) as error:  # what it imports for MUJOCO_GL
+        backend = os.environ.get("MUJOCO_GL")
+        raise UnsupportedEnv(
+            f"{env_id}: mujoco cannot be imported with MUJOCO_GL={backend} ({error}); {_PACKAGES}"
+        ) from error
 
 
 def choose_gl() -> None:
     """Set MUJOCO_GL to what can render without a display, where nobody has said anything.
 
     An environment variable that is set, and a display, are left alone: MuJoCo then does as it always
-    does. Where neither EGL nor OSMesa is there, nothing is set.
+    does. Where neither EGL nor OSMesa is there, nothing is set. To be called before mujoco is first
+    imported; Gymnasium's renderer looks at the variable only when it draws. Training does without:
+    it shall not depend on a graphics driver.
     """
     if "MUJOCO_GL" in os.environ or os.environ.get("DISPLAY") or sys.platform != "linux":
         return
@@ -49,26 +56,26 @@ def choose_gl() -> None:
 
 
 def require_off_screen(env_id: str) -> None:
-    """Make sure that a frame can be drawn without a window.
+    """Make sure that a frame can be drawn without a window; calls `choose_gl`.
 
     Raises:
         UnsupportedEnv: no context can be made; the message names the packages that are missing.
     """
-    mujoco_module(env_id)
+    choose_gl()
     backend = os.environ.get("MUJOCO_GL")
-    if backend is None and os.environ.get("DISPLAY"):
-        return  # a window system draws
-    if backend is None and sys.platform == "linux":
+    if backend is None and sys.platform == "linux" and not os.environ.get("DISPLAY"):
         raise UnsupportedEnv(
             f"{env_id} cannot be drawn: there is no display, and neither EGL nor OSMesa can be "
             f"loaded; {_PACKAGES}"
         )
+    mujoco_module(env_id)
     if backend in _OFF_SCREEN:
         try:
             importlib.import_module(f"mujoco.{backend}").GLContext(16, 16).free()
         except Exception as error:  # PyOpenGL and MuJoCo raise all kinds, AttributeError too
             raise UnsupportedEnv(
-                f"{env_id} cannot be drawn with MUJOCO_GL={backend} ({error!r}); {_PACKAGES}"
+                f"{env_id} cannot be drawn with MUJOCO_GL={backend} ({type(error).__name__}); "
+                f"{_PACKAGES}"
             ) from error
 
 
@@ -98,8 +105,3 @@ def _loads(library: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def draws(options: Mapping[str, Any]) -> bool:
-    """Whether these options ask for frames that are drawn off-screen."""
-    return options.get("render_mode") not in (None, "human")

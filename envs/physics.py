@@ -105,7 +105,7 @@ def scalar(env_id: str, options: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
     """
     given = {name: value for name, value in options.items() if name != "threads"}
     task = _task(env_id, "sync", given)
-    if mujoco_setup.draws(given):
+    if given.get("render_mode") not in (None, "human"):
         mujoco_setup.require_off_screen(env_id)
     mujoco_setup.mujoco_module(env_id)
     return native.scalar(env_id, _gymnasium_options(task, given))

@@ -156,8 +156,8 @@ class Hopper(Walker2d):
     def healthy(self, now: Fields) -> Array:
         low, high = self.healthy_state_range
         moving = np.concatenate((now["qpos"][:, 2:], now["qvel"]), axis=1)
-        inside = np.all(between(low, moving, high), axis=1)
-        return inside & super().healthy(now)
+        inside: Array = between(low, moving, high).all(axis=1) & super().healthy(now)
+        return inside
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,8 +215,8 @@ class Ant(Task):
     def _healthy(self, now: Fields) -> Array:
         low, high = self.healthy_z_range
         z = now["qpos"][:, 2]
-        finite = np.all(np.isfinite(pose(now, 0)), axis=1)
-        return finite & (low <= z) & (z <= high)
+        finite: Array = np.isfinite(pose(now, 0)).all(axis=1) & (low <= z) & (z <= high)
+        return finite
 
     def first_state(self, model: Any, rng: np.random.Generator) -> tuple[Array, Array]:
         return near_rest(model, rng, self.reset_noise_scale, normal)
