@@ -76,21 +76,31 @@ class GroupConv(Layer):
     """A convolution a seed, without padding.
 
     One call a seed: as groups of one convolution the seeds would gain nothing on a CPU, and have
-    other bits than a seed alone.
+    other bits than a seed alone. ``scale`` is a factor on the input, taken with the weights, of which
+    there are fewer.
     """
 
     def __init__(
-        self, seeds: int, inputs: int, outputs: int, size: int, stride: int, device: torch.device
+        self,
+        seeds: int,
+        inputs: int,
+        outputs: int,
+        size: int,
+        stride: int,
+        device: torch.device,
+        scale: float = 1.0,
     ) -> None:
         super().__init__()
-        self.stride = stride
+        self.stride, self.scale = stride, scale
         self.weight = nn.Parameter(torch.zeros(seeds, outputs, inputs, size, size, device=device))
         self.bias = nn.Parameter(torch.zeros(seeds, outputs, device=device))
 
     def forward(self, x: Tensor) -> Tensor:
         """[K, B, in, H, W] to [K, B, out, (H - size) // stride + 1, ...]."""
-        seeds = zip(x, self.weight, self.bias, strict=True)
-        return torch.stack([functional.conv2d(*seed, stride=self.stride) for seed in seeds])
+        weight = self.weight if self.scale == 1.0 else self.weight * self.scale
+        seeds = zip(x, weight, self.bias, strict=True)
+        maps = [functional.conv2d(*seed, stride=self.stride) for seed in seeds]
+        return torch.stack(maps) if len(maps) > 1 else maps[0].unsqueeze(0)
 
     def reset(self, generators: Sequence[torch.Generator]) -> None:
         """He et al. 2015: normal with variance 2 / inputs; biases 0."""
@@ -173,8 +183,10 @@ class QNetwork(nn.Module):
         height, width, *channels = self.spec.obs_shape
         maps = self.frame_stack * math.prod(channels)
         kind = NATURE if min(height, width) >= SMALLEST_FOR_NATURE else SMALL
+        scale = self.spec.obs_scale
         for filters, size, stride in kind:
-            layers.append(GroupConv(seeds, maps, filters, size, stride, device))
+            layers.append(GroupConv(seeds, maps, filters, size, stride, device, scale))
+            scale = 1.0
             maps = filters
             height, width = ((side - size) // stride + 1 for side in (height, width))
             if layer_norm:
@@ -200,8 +212,8 @@ class QNetwork(nn.Module):
             x = self._channels_first(obs).to(torch.float32)
         else:
             x = obs.reshape(*obs.shape[:2], -1).to(torch.float32)
-        if self.spec.obs_scale != 1.0:
-            x = x * self.spec.obs_scale
+            if self.spec.obs_scale != 1.0:
+                x = x * self.spec.obs_scale
         for layer in self.trunk:
             x = layer(x)
         out: Tensor = self.head(x)

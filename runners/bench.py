@@ -12,7 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -319,7 +320,32 @@ def bench_help() -> list[Row]:
     return [Row("train --help", f"{ours:.2f} s", f"import torch: {python:.2f} s", ours / python)]
 
 
-SUBJECTS: dict[str, Callable[[], list[Row]]] = {
+def bench_simulators(families: Sequence[str], picture: str | None) -> Iterator[Row]:
+    """Every family of simulators: bare engine, each backend, worker, at 1 to 1,024 lanes."""
+    from pathlib import Path
+
+    from runners import bench_simulators as simulators
+
+    for name in families:
+        if name not in simulators.FAMILIES:
+            raise BadInput(f"--family {name}: unknown{nearest(name, simulators.FAMILIES)}")
+    seen = []
+    for speeds in simulators.measure_all(list(families) or list(simulators.FAMILIES)):
+        seen += speeds
+        for speed in speeds:
+            if speed.rate != speed.rate:
+                yield Row(f"{speed.env_id}: {speed.what}", "", "")
+                continue
+            what = f"{speed.env_id}, {speed.lanes:,} lanes: {speed.what}"
+            against = "" if speed is speeds[0] else f"{speeds[0].what}: {speeds[0].rate:,.0f}"
+            ratio = speed.rate / speeds[0].rate if against else None
+            yield Row(what, f"{speed.rate:,.0f} steps/s", against, ratio)
+    if picture:
+        simulators.draw(seen, Path(picture))
+
+
+SIMULATORS = "simulators"
+SUBJECTS: dict[str, Callable[[], Iterable[Row]]] = {
     "help": bench_help,
     "worker": bench_worker,
     "frozenlake": bench_frozenlake,
@@ -332,7 +358,8 @@ SUBJECTS: dict[str, Callable[[], list[Row]]] = {
 @command
 def main(argv: Sequence[str]) -> int:
     """Measure the subjects that are named, or all, and print a table."""
-    about = "\n".join(f"  {name:11} {work.__doc__}" for name, work in SUBJECTS.items())
+    documented = {**SUBJECTS, SIMULATORS: bench_simulators}
+    about = "\n".join(f"  {name:11} {work.__doc__}" for name, work in documented.items())
     parser = argparse.ArgumentParser(
         prog="python -m runners.bench", description="Measure speed beside what it is compared with.",
         epilog=f"subjects:\n{about}", formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -340,10 +367,20 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "subjects", nargs="*", metavar="SUBJECT", help="what to measure; all if none"
     )
-    named = parser.parse_args(argv).subjects
+    parser.add_argument(
+        "--family", nargs="+", default=[], metavar="NAME",
+        help="of simulators: atari, mujoco, native, ... (all)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--picture", metavar="PNG", help="draw the simulators' speeds into this file"
+    )
+    asked = parser.parse_args(argv)
+    named = asked.subjects
+    subjects: dict[str, Callable[[], Iterable[Row]]]
+    subjects = {**SUBJECTS, SIMULATORS: partial(bench_simulators, asked.family, asked.picture)}
     for name in named:
-        if name not in SUBJECTS:
-            raise BadInput(f"{name!r}: no such subject{nearest(name, SUBJECTS)}")
+        if name not in subjects:
+            raise BadInput(f"{name!r}: no such subject{nearest(name, subjects)}")
     import torch
 
     from runners import provenance
@@ -351,8 +388,8 @@ def main(argv: Sequence[str]) -> int:
     torch.set_num_threads(1)
     machine = provenance.machine()
     sys.stdout.write(f"{machine['cpu']}, {machine['cores']} cores, torch {torch.__version__}\n")
-    for name in named or SUBJECTS:
-        for row in SUBJECTS[name]():
+    for name in named or subjects:
+        for row in subjects[name]():
             ratio = "" if row.ratio is None else f"x {row.ratio:.2f}"
             sys.stdout.write(f"{row.what:52} {row.figure:32} {row.against:30} {ratio}\n")
             sys.stdout.flush()
