@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from typing import Any, NoReturn
@@ -241,24 +241,34 @@ def _not_probed(
 
 
 def check_id(
-    env_id: str, backend: str = "auto", lanes: int = 3, steps: int | None = None, seed: int = 0
+    env_id: str,
+    backend: str = "auto",
+    lanes: int = 3,
+    steps: int | None = None,
+    seed: int = 0,
+    options: Mapping[str, Any] | None = None,
 ) -> list[Finding]:
     """`check` of what ``envs.make`` gives for an id; by default enough steps for two time limits.
+
+    ``options`` are the environment's.
 
     Raises:
         UnsupportedEnv: there is no such id or backend.
     """
-    resolved = envs.resolve_backend(env_id, backend)
+    resolved, options = envs.resolve_backend(env_id, backend), options or {}
 
     def factory(num_envs: int, seed: int) -> VectorSimulator:
-        return envs.make(env_id, num_envs, seed, resolved)
+        return envs.make(env_id, num_envs, seed, resolved, **options)
 
-    limit, name = envs.time_limit(env_id), envs.registered(env_id)
+    limit, name = envs.time_limit(env_id, **options), envs.registered(env_id)
     scalar = None
     if name in gymnasium.registry:
         with closing(factory(1, seed)) as env:
             seeds = block_seeds(env, seed)
-        scalar = partial(envs.scalar, name), seeds if isinstance(seeds, int) else seeds[0]
+        scalar = (
+            partial(envs.scalar, name, **options),
+            seeds if isinstance(seeds, int) else seeds[0],
+        )
     # an id without a registered limit may truncate by itself; a table says that it never does
     known = limit if limit or resolved == "tabular" else None
     return check(factory, lanes, steps or default_steps(limit), seed, known, scalar)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from runners.run_folder import Group, RunFolder
 
 
+CHECKED_STEPS = 200  # of each run of the checker, where an environment is somebody's own
+
+
 def run(
     config: RunConfig,
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
@@ -189,6 +192,8 @@ def main(argv: Sequence[str]) -> int:
             console.message("finished before; --fresh trains it anew")
             report.show(done, quiet=options.quiet)
             return 0
+    if ":" in config.env and not options.quiet:
+        _check(config, console)
     with live_curve(Path(options.out) / run_name(config)) as curve:
         folder = run(
             config,
@@ -204,6 +209,18 @@ def main(argv: Sequence[str]) -> int:
         report.draw_curve(folder)  # says why, if it fails here too
     report.show(folder, quiet=options.quiet)
     return 0
+
+
+def _check(config: RunConfig, console: Console) -> None:
+    """Say what the checker finds in an environment of somebody's own before it is trained on."""
+    from envs.check import check_id
+
+    backend = "sync" if config.backend == "async" else config.backend
+    findings = check_id(config.env, backend, steps=CHECKED_STEPS, options=config.env_options)
+    for finding in findings:
+        console.message(f"checker: {'FAULT' if finding.fault else 'note'} {finding}")
+    if not any(finding.fault for finding in findings):
+        console.message(f"checker: no fault in {CHECKED_STEPS} steps")
 
 
 def _other_versions(folder: RunFolder) -> BadInput:

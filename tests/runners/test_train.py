@@ -113,3 +113,16 @@ def test_garbage_is_collected_again_after_the_imports():
     with pytest.raises(BadInput), train.importing():
         raise BadInput("x")
     assert gc.isenabled()
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "said"),
+    [
+        ("none", 0, "checker: no fault in 200 steps"),
+        ("float64", 5, "checker: FAULT runs, lane 0, step 4: the observation is float64(1,)"),
+    ],
+)
+def test_an_environment_of_ones_own_is_checked_first(fault, status, said, tmp_path, capsys):
+    line = ["dqn", "--env", "tests.envs.test_lanes:FaultyLane-v0", "--steps", "100", "--seeds", "1"]
+    assert train.main([*line, "--env-options", f"fault={fault}", "--out", str(tmp_path)]) == status
+    assert said in capsys.readouterr().err
