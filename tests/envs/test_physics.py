@@ -321,12 +321,14 @@ def test_envpool_is_optional(monkeypatch):
 
 
 @pytest.mark.parametrize("backend", ["batched", "sync", "scalar"])
-def test_old_models_are_compiled_without_a_note(backend, capfd):
+def test_old_models_are_compiled_without_a_note(backend, capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     if backend == "scalar":
         envs.scalar("HalfCheetah-v5")
     else:
         envs.make("HalfCheetah-v5", 2, 0, backend)
     assert capfd.readouterr().err == ""
+    assert not list(tmp_path.iterdir())  # MuJoCo writes a log where it notes something
 
 
 def test_other_notes_are_still_seen(capfd):
