@@ -20,7 +20,7 @@ from envs.adapter import CheckedLane, GymnasiumEnv
 from envs.contract import UnsupportedEnv, VectorSimulator
 from envs.mujoco_setup import no_deprecations
 from envs.options import reject_unknown
-from envs.resume import resumable
+from envs.resume import FreshWorld, resumable
 from envs.spaces import usable
 
 BACKENDS = ("native", "sync", "async")
@@ -82,6 +82,8 @@ def _scalar(spec: EnvSpec, given: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
             env = gymnasium.make(spec, disable_env_checker=True, **options)
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         raise UnsupportedEnv(f"{env_id} cannot be made with {options}: {error!r}") from error
+    if type(env.unwrapped).__module__ == "gymnasium.envs.box2d.bipedal_walker":
+        env = FreshWorld(env)
     env = usable(env_id, env)
     return ZeroBased(env) if _starts(env) != (0, 0) else env
 

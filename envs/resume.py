@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import gymnasium
 import numpy as np
 from gymnasium.envs.classic_control import (
     AcrobotEnv,
@@ -14,6 +15,7 @@ from gymnasium.envs.classic_control import (
     PendulumEnv,
 )
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
+from gymnasium.utils import seeding
 from gymnasium.vector import SyncVectorEnv
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
@@ -26,6 +28,8 @@ _KNOWN = (AcrobotEnv, CartPoleEnv, Continuous_MountainCarEnv, MountainCarEnv, Pe
 _KNOWN_WRAPPERS = frozenset(
     {CheckedLane, FlatObservation, JointAction, OrderEnforcing, PassiveEnvChecker, TimeLimit}
 )
+# Packages whose environments begin every episode from ``np_random`` alone and are random by nothing else.
+_REPLAYABLE = ("gymnasium.envs.box2d.", "minigrid.", "popgym.")
 
 
 def resumable(env: VectorSimulator, seed: int, separate_lanes: bool) -> GymnasiumEnv | None:
@@ -34,11 +38,29 @@ def resumable(env: VectorSimulator, seed: int, separate_lanes: bool) -> Gymnasiu
         return ResumableCartPole(env, seed, separate_lanes)
     if type(env) is SyncVectorEnv and all(map(_is_known, env.envs)):
         return ResumableLanes(env, seed, separate_lanes)
+    if type(env) is SyncVectorEnv and all(map(_is_replayable, env.envs)):
+        return ReplayedLanes(env, seed, separate_lanes)
     return None
 
 
 def _is_known(lane: Any) -> bool:
     return type(lane.unwrapped) in _KNOWN and set(_wrappers(lane)) <= _KNOWN_WRAPPERS
+
+
+def _is_replayable(lane: Any) -> bool:
+    return type(lane.unwrapped).__module__.startswith(_REPLAYABLE) and all(
+        map(_begins_anew, _wrappers(lane))
+    )
+
+
+def _begins_anew(wrapper: type) -> bool:
+    """Whether a reset leaves nothing in a wrapper of the episodes before."""
+    if wrapper.__module__.startswith("minigrid."):  # its other wrappers count over episodes
+        return (
+            issubclass(wrapper, gymnasium.ObservationWrapper)
+            and wrapper.__name__ != "DirectionObsWrapper"  # keeps the goal of its first episode
+        )
+    return wrapper in _KNOWN_WRAPPERS or wrapper.__module__.startswith("envs.")
 
 
 class ResumableCartPole(GymnasiumEnv):
@@ -91,6 +113,92 @@ class ResumableLanes(GymnasiumEnv):
         self.env._autoreset_envs = np.array(state["done"], np.bool_)
         for i, lane in enumerate(self.env.envs):
             _set_lane(lane, state["state"][i], int(state["elapsed"][i]), state["rng"][i])
+
+
+class Replayed(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Keeps how the episode has come about: the generator that it began with, and its actions.
+
+    That is the complete state of an environment whose steps are a function of ``np_random`` and the
+    actions since the last reset. Going back to it costs as many steps as the episode has had.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self._rng: dict[str, Any] | None = None
+        self._actions: list[Any] = []
+
+    def reset(self, *, seed: int | None = None, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        """As the environment's."""
+        rng = self.unwrapped.np_random if seed is None else seeding.np_random(seed)[0]
+        self._rng = dict(rng.bit_generator.state)  # a fresh copy of numpy's
+        self._actions = []
+        return self.env.reset(seed=seed, **kwargs)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """As the environment's."""
+        self._actions.append(action.copy())  # a row of the caller's array
+        return self.env.step(action)
+
+    def get_state(self) -> dict[str, Any]:
+        """The generator as the episode began, and its actions [t, ...]."""
+        if self._rng is None:
+            raise RuntimeError("reset the environment before asking for its state")
+        space = self.action_space
+        actions = np.array(self._actions) if self._actions else np.zeros(0, space.dtype)
+        return {
+            "rng": copy.deepcopy(self._rng),
+            "actions": actions.reshape(-1, *(space.shape or ())),
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Play the episode again."""
+        self.unwrapped.np_random.bit_generator.state = copy.deepcopy(state["rng"])
+        self.reset()
+        for action in state["actions"]:
+            self.step(action)
+
+
+class FreshWorld(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """A new Box2D world for every episode.
+
+    Gymnasium's BipedalWalker goes on with the world of the episodes before, whose solver takes
+    contacts in another order: an episode then depends on them, whatever its seed. So each is played
+    as in a newly made environment, which is also what Gymnasium's LunarLander does.
+    """
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        """As the environment's."""
+        inner: Any = self.unwrapped
+        inner._destroy()
+        inner.world = type(inner.world)(gravity=inner.world.gravity)
+        return self.env.reset(**kwargs)
+
+
+class ReplayedLanes(GymnasiumEnv):
+    """Environments that are a function of ``np_random`` and the actions, one object a lane."""
+
+    env: SyncVectorEnv
+
+    def __init__(self, env: SyncVectorEnv, seed: int, separate_lanes: bool) -> None:
+        """``env`` steps lanes that `Replayed` is put around here."""
+        env.envs = [Replayed(lane) for lane in env.envs]
+        super().__init__(env, seed, separate_lanes)
+
+    def get_state(self) -> dict[str, Any]:
+        """An episode's begin and actions for each lane, and done [N] bool."""
+        lanes: Any = self.env.envs
+        return {
+            "lanes": [lane.get_state() for lane in lanes],
+            "done": self.env._autoreset_envs.copy(),
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go back to a state from `get_state`: plays every lane's episode again."""
+        self._seed = None
+        self.env._autoreset_envs = np.array(state["done"], np.bool_)
+        lanes: Any = self.env.envs
+        for lane, saved in zip(lanes, state["lanes"], strict=True):
+            lane.set_state(saved)
 
 
 def _wrappers(lane: Any) -> dict[type, Any]:
