@@ -41,6 +41,9 @@ SIMULATORS: dict[str, str] = {
     "Pusher-v5": "physics",
     "InvertedPendulum-v5": "physics",
     "InvertedDoublePendulum-v5": "physics",
+    "MiniGrid-*": "grid",
+    "BabyAI-*": "grid",
+    "dm_control/*": "control_suite",
 }
 """Id -> the module of this package that simulates it; ``ALE/*`` stands for all ids that begin so.
 

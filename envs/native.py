@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import inspect
 import multiprocessing
+import re
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -20,10 +22,17 @@ from envs.adapter import CheckedLane, GymnasiumEnv
 from envs.contract import UnsupportedEnv, VectorSimulator
 from envs.mujoco_setup import no_deprecations
 from envs.options import reject_unknown
+from envs.packages import install_line
 from envs.resume import FreshWorld, resumable
 from envs.spaces import usable
 
 BACKENDS = ("native", "sync", "async")
+Dress = Callable[[gymnasium.Env[Any, Any]], gymnasium.Env[Any, Any]]
+"""What a family puts around each lane; it has to be picklable, for a process a lane."""
+
+EXTRAS = {"box2d": "box2d", "mujoco": "mujoco", "phys2d": "jax", "tabular": "jax"}
+"""Part of gymnasium.envs -> the extra that has the packages that it needs."""
+
 NO_LIMIT = 2**31 - 1  # for vector classes that count steps in an int32 and know no "never"
 
 
@@ -39,19 +48,23 @@ def backends(env_id: str) -> list[str]:
 
 
 def make(
-    env_id: str, num_envs: int, seed: int, backend: str, options: Mapping[str, Any]
+    env_id: str,
+    num_envs: int,
+    seed: int,
+    backend: str,
+    options: Mapping[str, Any],
+    dress: Dress | None = None,
 ) -> VectorSimulator:
-    """A vector environment of a Gymnasium id; ``backend`` is native, sync or async."""
-    spec = gymnasium.registry[env_id]
-    try:
-        env = _vector(spec, num_envs, backend, dict(options))
-    except (DependencyNotInstalled, ImportError) as error:
-        raise UnsupportedEnv(f"{env_id} needs a package that is not installed: {error}") from error
+    """A vector environment of a Gymnasium id; ``backend`` is native, sync or async.
+
+    ``dress`` is applied to each lane of sync and async, before its spaces are looked at.
+    """
+    env = _vector(gymnasium.registry[env_id], num_envs, backend, dict(options), dress)
     mode = env.metadata.get("autoreset_mode")
     if mode != AutoresetMode.NEXT_STEP:
         env.close()
         raise UnsupportedEnv(
-            f"the vector class of {env_id} resets in mode {mode}; use backend='sync'"
+            f"the vector class of {env_id} resets in mode {mode}; {_other_way(env_id)}"
         )
     lanes = backend != "native"
     return resumable(env, seed, lanes) or GymnasiumEnv(env, seed, lanes)
@@ -63,25 +76,28 @@ def time_limit(env_id: str, options: Mapping[str, Any]) -> int:
     return limit
 
 
-def scalar(env_id: str, options: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
+def scalar(
+    env_id: str, options: Mapping[str, Any], dress: Dress | None = None
+) -> gymnasium.Env[Any, Any]:
     """One lane of ``env_id``, as sync and async step it: 0-based Discrete spaces, time limit.
 
     Raises:
-        UnsupportedEnv: an option does not exist, or a space is of a kind that no agent can use.
+        UnsupportedEnv: an option does not exist, a space is of a kind that no agent can use, a package
+            is missing, or the environment cannot be made.
     """
-    return _scalar(gymnasium.registry[env_id], options)
+    return _scalar(gymnasium.registry[env_id], options, dress)
 
 
-def _scalar(spec: EnvSpec, given: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
+def _scalar(
+    spec: EnvSpec, given: Mapping[str, Any], dress: Dress | None
+) -> gymnasium.Env[Any, Any]:
     env_id, options = spec.id, dict(given)
-    _check_options(spec, spec.entry_point, options)
-    if options.get("max_episode_steps") == 0:
-        options["max_episode_steps"] = -1  # Gymnasium's word for never
-    try:
-        with no_deprecations():
-            env = gymnasium.make(spec, disable_env_checker=True, **options)
-    except (AssertionError, KeyError, TypeError, ValueError) as error:
-        raise UnsupportedEnv(f"{env_id} cannot be made with {options}: {error!r}") from error
+    with _one_line(spec, options), no_deprecations():
+        _check_options(spec, spec.entry_point, options)
+        if options.get("max_episode_steps") == 0:
+            options["max_episode_steps"] = -1  # Gymnasium's word for never
+        env = gymnasium.make(spec, disable_env_checker=True, **options)
+        env = dress(env) if dress else env
     if type(env.unwrapped).__module__ == "gymnasium.envs.box2d.bipedal_walker":
         env = FreshWorld(env)
     env = usable(env_id, env)
@@ -112,32 +128,69 @@ class ZeroBased(gymnasium.Wrapper[Any, Any, Any, Any]):
         return obs - self._obs_start if self._obs_start else obs
 
 
-def _vector(spec: EnvSpec, num_envs: int, backend: str, options: dict[str, Any]) -> VectorSimulator:
+def _vector(
+    spec: EnvSpec, num_envs: int, backend: str, options: dict[str, Any], dress: Dress | None
+) -> VectorSimulator:
     """Gymnasium's vector environment behind a backend."""
     if backend == "native":
-        _check_options(spec, spec.vector_entry_point, options)
-        if options.get("max_episode_steps") == 0:
-            options["max_episode_steps"] = NO_LIMIT
-        return gymnasium.make_vec(
-            copy.copy(spec), num_envs, vectorization_mode="vector_entry_point", **options
-        )
+        with _one_line(spec, options):
+            _check_options(spec, spec.vector_entry_point, options)
+            if options.get("max_episode_steps") == 0:
+                options["max_episode_steps"] = NO_LIMIT
+            return gymnasium.make_vec(
+                copy.copy(spec), num_envs, vectorization_mode="vector_entry_point", **options
+            )
     if backend == "sync":
-        return SyncVectorEnv([partial(_lane, spec, i, options) for i in range(num_envs)])
+        return SyncVectorEnv([partial(_lane, spec, i, options, dress) for i in range(num_envs)])
     # spawn: a fork after torch has started its threads can hang
-    lanes = [partial(_process_lane, spec, i, options) for i in range(num_envs)]
+    lanes = [partial(_process_lane, spec, i, options, dress) for i in range(num_envs)]
     return AsyncVectorEnv(lanes, context="spawn")
 
 
-def _lane(spec: EnvSpec, lane: int, options: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
-    return CheckedLane(_scalar(spec, options), lane)
+def _lane(
+    spec: EnvSpec, lane: int, options: Mapping[str, Any], dress: Dress | None
+) -> gymnasium.Env[Any, Any]:
+    return CheckedLane(_scalar(spec, options, dress), lane)
 
 
-def _process_lane(spec: EnvSpec, lane: int, options: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
+def _process_lane(
+    spec: EnvSpec, lane: int, options: Mapping[str, Any], dress: Dress | None
+) -> gymnasium.Env[Any, Any]:
     # A terminal sends Ctrl-C to every process; a lane's ends when its parent says so. Gymnasium makes
     # one more environment in the parent itself, to look at its spaces.
     if multiprocessing.parent_process() is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return _lane(spec, lane, options)
+    return _lane(spec, lane, options, dress)
+
+
+@contextmanager
+def _one_line(spec: EnvSpec, options: Mapping[str, Any]) -> Iterator[None]:
+    """Whatever the making of an environment raises becomes one line that says what is wrong."""
+    try:
+        yield
+    except UnsupportedEnv:
+        raise
+    except (DependencyNotInstalled, ImportError) as error:
+        raise UnsupportedEnv(_missing(spec, error)) from error
+    except Exception as error:
+        raise UnsupportedEnv(f"{spec.id} cannot be made with {options}: {error!r}") from error
+
+
+def _missing(spec: EnvSpec, error: Exception) -> str:
+    """What to install, where a package that the environment needs is not there."""
+    entry_point = spec.entry_point or spec.vector_entry_point
+    part = re.match(r"gymnasium\.envs\.(\w+)", entry_point if isinstance(entry_point, str) else "")
+    extra = EXTRAS.get(part[1]) if part else None
+    if extra is None:
+        return f"{spec.id} needs a package that is not installed: {error}"
+    cause = error if isinstance(error, ImportError) else error.__cause__
+    package = getattr(cause, "name", None) or f"the extra {extra}"
+    return f"{spec.id} needs {package}, which is not installed: {install_line(extra)}"
+
+
+def _other_way(env_id: str) -> str:
+    others = [name for name in backends(env_id) if name != "native"]
+    return f"use backend={others[0]!r}" if others else f"it has to be {AutoresetMode.NEXT_STEP}"
 
 
 def _check_options(spec: EnvSpec, entry_point: Any, options: Mapping[str, Any]) -> None:
