@@ -185,7 +185,8 @@ class Image(gymnasium.ObservationWrapper[Array, Any, Any]):
         constants = _minigrid("MiniGrid")
         tables = (constants.OBJECT_TO_IDX, constants.COLOR_TO_IDX, constants.STATE_TO_IDX)
         sizes = [max(table.values()) + 1 for table in tables]
-        self._rows = [np.eye(size, dtype=np.uint8) for size in sizes] if one_hot else []
+        # one look-up a cell instead of three: a quarter of the time
+        self._planes = _one_hot(sizes) if one_hot else None
         assert isinstance(env.observation_space, spaces.Dict)
         image, mission = env.observation_space["image"], env.observation_space["mission"]
         self._mission: GivenMissions | BabyAIMissions | None = None
@@ -193,8 +194,7 @@ class Image(gymnasium.ObservationWrapper[Array, Any, Any]):
             babyai = type(mission).__name__ == "BabyAIMissionSpace"
             name = env.spec.id if env.spec else type(env.unwrapped).__name__
             self._mission = BabyAIMissions() if babyai else GivenMissions(name, mission)
-        channels = sum(sizes) if one_hot else 3
-        channels += self._mission.size if self._mission else 0
+        channels = (sum(sizes) if one_hot else 3) + (self._mission.size if self._mission else 0)
         shape = (*(image.shape or ())[:2], channels)
         self.observation_space = spaces.Box(0, 1 if one_hot else 255, shape, np.uint8)
 
@@ -205,12 +205,21 @@ class Image(gymnasium.ObservationWrapper[Array, Any, Any]):
             IndexError: an index that MiniGrid's tables do not have.
             ValueError: a mission of another kind than its space tells of.
         """
-        image: Array = observation["image"]
-        planes = [rows[image[..., i]] for i, rows in enumerate(self._rows)] or [image]
-        if self._mission is not None:
-            bits = self._mission(observation["mission"])
-            planes.append(np.broadcast_to(bits, (*image.shape[:2], bits.size)))
-        return np.concatenate(planes, axis=2)
+        seen: Array = observation["image"]
+        if self._planes is not None:
+            seen = self._planes[seen[..., 0], seen[..., 1], seen[..., 2]]
+        if self._mission is None:
+            return seen
+        planes = np.empty(self.observation_space.shape or (), np.uint8)
+        planes[..., : seen.shape[2]] = seen
+        planes[..., seen.shape[2] :] = self._mission(observation["mission"])
+        return planes
+
+
+def _one_hot(sizes: list[int]) -> Array:
+    """[*sizes, sum of sizes] uint8: one index of each kind -> their one-hot vectors in a row."""
+    rows = [np.eye(n, dtype=np.uint8)[at] for n, at in zip(sizes, np.indices(sizes), strict=True)]
+    return np.concatenate(rows, axis=-1)
 
 
 def _minigrid(env_id: str) -> Any:
