@@ -7,7 +7,7 @@ step of which the last two are pooled, sticky actions, up to 29 no-ops at a rese
 game. Losing a life ends nothing: it is the step's fact ``life_loss``.
 
 ALE's own vector class ("ale") is the fastest and cannot give its state. "list", emulators in a Python
-list, takes the same steps to the bit and can, except in two games that ALE saves incompletely.
+list, takes the same steps to the bit and can, except in three games that ALE saves incompletely.
 "envpool" is EnvPool's Atari, with other streams.
 """
 
@@ -21,7 +21,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from envs.atari_engines import AleVector, EnvPool, Lanes, Settings
+from envs.atari_engines import STICKY_MENU, AleVector, EnvPool, Lanes, Settings
 from envs.contract import Array, UnsupportedEnv, VectorSimulator
 from envs.options import reject_unknown, whole
 from envs.packages import require
@@ -31,8 +31,8 @@ from envs.single import Single
 LARGEST = {"img_height": 210, "img_width": 160}  # pictures are made smaller, never larger
 LEAST = {"noop_max": 0, "max_episode_steps": 0}
 FRAMES_PER_SECOND = 60
-SAVED_INCOMPLETELY = ("miniature_golf", "pitfall2")
-"""ALE 0.12.1 saves flags instead of the first one's counts, and rounds the second one's clock."""
+SAVED_INCOMPLETELY = (STICKY_MENU, "miniature_golf", "pitfall2")
+"""ALE 0.12.1 does not save an action that sticks, the second game's counts and all of the third's clock."""
 
 
 def backends(env_id: str) -> list[str]:

@@ -28,6 +28,10 @@ from envs.resize import Shrinker
 
 NEVER = 2**31 - 2  # for engines that count in an int32 and add one
 FIRE = 1
+SETUP_FRAMES = {"berzerk": 20}
+"""No-ops that a reset makes itself to get into the game: stickiness is drawn for them too."""
+STICKY_MENU = "double_dunk"
+"""Its reset goes through a menu by sticky actions, so ALE's own stickiness has to stay on."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +69,12 @@ def _ale_py() -> Any:
     return importlib.import_module("ale_py")
 
 
-def new_emulator(rom: Any) -> Any:
-    """An ``ALEInterface`` that plays ``rom`` without stickiness of its own."""
+def new_emulator(rom: Any, stickiness: float = 0.0) -> Any:
+    """An ``ALEInterface`` that plays ``rom``."""
     ale_py = _ale_py()
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
     emulator = ale_py.ALEInterface()
-    emulator.setFloat("repeat_action_probability", 0.0)
+    emulator.setFloat("repeat_action_probability", stickiness)
     emulator.loadROM(rom)
     return emulator
 
@@ -254,22 +258,24 @@ class Lane:
 
     def __init__(self, rom: Any, settings: Settings) -> None:
         self._rom, self._settings = rom, settings
-        self.emulator = new_emulator(rom)
+        stickiness = settings.repeat_action_probability
+        in_menu = rom.stem == STICKY_MENU
+        self.emulator = new_emulator(rom, stickiness if in_menu else 0.0)
         full = settings.full_action_space
         legal = self.emulator.getLegalActionSet() if full else self.emulator.getMinimalActionSet()
         self.actions = [int(action.value) for action in legal]
         self._fires = settings.use_fire_reset and FIRE in self.actions
         self._noops, self._sticky = np.random.MT19937(), np.random.MT19937()
         # C++ compares draw / 2**32 with a float32; both products here are exact
-        self._sticks_below = float(np.float32(settings.repeat_action_probability)) * 2**32
+        self._sticks_below = 0.0 if in_menu else float(np.float32(stickiness)) * 2**32
         self._held = 0  # what a sticky frame repeats
         size = self.emulator.getScreenDims()
-        channels = () if settings.grayscale else (3,)
-        self._screens = np.zeros((2, *size, *channels), np.uint8)  # the last and the one before
+        colours = settings.shape[2:]
+        self._screens = np.zeros((2, *size, *colours), np.uint8)  # the last and the one before
         self._read = (
             self.emulator.getScreenGrayscale if settings.grayscale else self.emulator.getScreenRGB
         )
-        self._shrink = Shrinker(size, (settings.img_height, settings.img_width), len(channels) or 1)
+        self._shrink = Shrinker(size, (settings.img_height, settings.img_width), *(colours or (1,)))
 
     def seed(self, seed: int) -> None:
         """Begin both generators and the emulator anew."""
@@ -342,6 +348,7 @@ class Lane:
     def _restart(self) -> None:
         self.emulator.reset_game()
         self._held = 0
+        self._sticky.random_raw(2 * SETUP_FRAMES.get(self._rom.stem, 0))
 
     def _frame(self, action: int) -> int:
         """One frame of ``action``, or of the last one where that sticks; its reward.

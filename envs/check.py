@@ -262,7 +262,8 @@ def check_id(
 
     limit, name = envs.time_limit(env_id, **options), envs.registered(env_id)
     scalar = None
-    if name in gymnasium.registry:
+    # EnvPool draws from generators of its own, which no scalar environment has
+    if name in gymnasium.registry and resolved != "envpool":
         with closing(factory(1, seed)) as env:
             seeds = block_seeds(env, seed)
         scalar = (
