@@ -77,14 +77,15 @@ def make(
             is not installed.
     """
     task = _task(env_id, backend, options)
-    mujoco = mujoco_setup.mujoco_module(env_id)
     if backend in native.BACKENDS:
+        mujoco_setup.mujoco_module(env_id)
         return native.make(env_id, num_envs, seed, backend, _gymnasium_options(task, options))
     threads = options.get("threads", default_threads(task, num_envs))
     whole(env_id, "threads", threads)
     limit = time_limit(env_id, options)
     if backend == "envpool":
         return physics_envpool.make(env_id, task, num_envs, seed, limit, threads, options)
+    mujoco = mujoco_setup.mujoco_module(env_id)
     with mujoco_setup.no_deprecations():
         model = mujoco.MjModel.from_xml_path(str(ASSETS / task.xml))
     return PhysicsEnv(env_id, mujoco, model, task, num_envs, seed, limit, threads)

@@ -300,6 +300,25 @@ def test_envpool_takes_options_by_the_names_that_the_others_have():
         envpool_env("Ant-v5", 1, main_body=2)
 
 
+@pytest.mark.parametrize("env_id", ["HalfCheetah-v5", "Walker2d-v5", "Swimmer-v5", "Ant-v5"])
+def test_envpool_has_the_rules_of_gymnasium(env_id):
+    """One step from the same state; EnvPool's rewards are float32."""
+    options = {"exclude_current_positions_from_observation": False}
+    env, twin = envpool_env(env_id, 2, **options), native.scalar(env_id, options)
+    before, _ = env.reset()
+    actions = random_actions(env, np.random.default_rng(0))
+    after, reward, terminated, _, _ = env.step(actions)
+    nq, nv = twin.unwrapped.model.nq, twin.unwrapped.model.nv
+    for i in range(2):
+        twin.reset(seed=0)
+        twin.unwrapped.data.qacc_warmstart[:] = 0
+        twin.unwrapped.set_state(before[i, :nq], before[i, nq : nq + nv])
+        obs, expected, ended, _, _ = twin.step(actions[i])
+        assert np.allclose(after[i], obs, rtol=1e-6, atol=1e-6)
+        assert np.isclose(reward[i], expected, rtol=1e-5, atol=1e-6)
+        assert terminated[i] == ended
+
+
 @pytest.mark.parametrize(("limit", "ends"), [(7, [7, 15]), (0, [])])
 def test_envpool_truncates_at_the_limit(limit, ends):
     env = envpool_env("HalfCheetah-v5", 2, max_episode_steps=limit)
