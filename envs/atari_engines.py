@@ -268,6 +268,7 @@ class Lane:
         self._noops, self._sticky = np.random.MT19937(), np.random.MT19937()
         # C++ compares draw / 2**32 with a float32; both products here are exact
         self._sticks_below = 0.0 if in_menu else float(np.float32(stickiness)) * 2**32
+        self._setup_draws = 2 * SETUP_FRAMES.get(rom.stem, 0)
         self._held = 0  # what a sticky frame repeats
         size = self.emulator.getScreenDims()
         colours = settings.shape[2:]
@@ -283,7 +284,8 @@ class Lane:
         for generator in (self._noops, self._sticky):
             generator.state = {"bit_generator": "MT19937", "state": {"key": key, "pos": 624}}
         self.emulator.setInt("random_seed", seed)
-        self.emulator.loadROM(self._rom)
+        self.emulator.loadROM(self._rom)  # which resets
+        self._sticky.random_raw(self._setup_draws)
 
     def reset(self, obs: Array) -> None:
         """A new episode: FIRE where it is asked for, then up to ``noop_max - 1`` no-ops.
@@ -348,7 +350,7 @@ class Lane:
     def _restart(self) -> None:
         self.emulator.reset_game()
         self._held = 0
-        self._sticky.random_raw(2 * SETUP_FRAMES.get(self._rom.stem, 0))
+        self._sticky.random_raw(self._setup_draws)
 
     def _frame(self, action: int) -> int:
         """One frame of ``action``, or of the last one where that sticks; its reward.
