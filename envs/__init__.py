@@ -10,6 +10,7 @@ import gymnasium
 
 from envs.contract import UnsupportedEnv, VectorSimulator
 from envs.options import did_you_mean, whole
+from envs.own import registered as registered  # a part of this package's interface
 
 SIMULATORS: dict[str, str] = {
     "FrozenLake-v1": "tabular",
@@ -69,8 +70,8 @@ def make(
     no later step writes to them.
 
     Args:
-        env_id: a name in `SIMULATORS` or a registered Gymnasium id, or ``module:id``, which imports
-            the module that registers it.
+        env_id: a name in `SIMULATORS` or a registered Gymnasium id, or one's own: ``module:id``,
+            which imports the module that registers it, or ``path.py:Class``.
         num_envs: lanes, at least 1.
         seed: one integer for the whole block, at least 0.
         backend: "auto" or one that `resolve_backend` accepts.
@@ -146,22 +147,6 @@ def backends(env_id: str) -> Sequence[str]:
         hint = did_you_mean(name, [*SIMULATORS, *gymnasium.registry])
         raise UnsupportedEnv(f"there is no environment {name!r}{hint}")
     return offered
-
-
-def registered(env_id: str) -> str:
-    """The id that an environment is registered under; of ``module:id``, imports the module first.
-
-    Raises:
-        UnsupportedEnv: there is no such module.
-    """
-    module, colon, name = env_id.rpartition(":")
-    if not colon:
-        return env_id
-    try:
-        importlib.import_module(module)
-    except (ImportError, ValueError) as error:
-        raise UnsupportedEnv(f"{env_id}: {module!r} cannot be imported: {error}") from error
-    return name
 
 
 def family(env_id: str) -> str:

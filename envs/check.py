@@ -262,8 +262,9 @@ def check_id(
 
     limit, name = envs.time_limit(env_id, **options), envs.registered(env_id)
     scalar = None
+    spec = gymnasium.registry.get(name)
     # EnvPool draws from generators of its own, which no scalar environment has
-    if name in gymnasium.registry and resolved != "envpool":
+    if spec is not None and spec.entry_point is not None and resolved != "envpool":
         with closing(factory(1, seed)) as env:
             seeds = block_seeds(env, seed)
         scalar = (

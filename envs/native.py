@@ -92,6 +92,8 @@ def _scalar(
     spec: EnvSpec, given: Mapping[str, Any], dress: Dress | None
 ) -> gymnasium.Env[Any, Any]:
     env_id, options = spec.id, dict(given)
+    if spec.entry_point is None:
+        raise UnsupportedEnv(f"{env_id} has a vector class alone: nothing simulates a single lane")
     with _one_line(spec, options), no_deprecations():
         _check_options(spec, spec.entry_point, options)
         if options.get("max_episode_steps") == 0:
