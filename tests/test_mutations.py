@@ -44,7 +44,7 @@ MUTANTS = {
         f"{TD}::test_no_gradient_goes_through_a_target",
     ),
     "a truncation is taken for a termination": Mutant(
-        "agents/pqn.py", "rollout.reward, rollout.terminated,", "rollout.reward, rollout.done,",
+        "agents/pqn.py", "rollout.reward, ended, c.gamma", "rollout.reward, rollout.done, c.gamma",
         f"{PQN}::test_the_returns_of_a_rollout",
     ),
     "the successor is one row too early": Mutant(
@@ -70,8 +70,8 @@ MORE = {
         "select(q_t_value, q_t_value.argmax(-1))", TD,
     ),
     "the trace is not cut at an end": Mutant(
-        "agents/pqn.py", "c.lambda_ * (1.0 - rollout.done)",
-        "c.lambda_ * (1.0 - 0.0 * rollout.done)", f"{PQN}::test_the_returns_of_a_rollout",
+        "agents/pqn.py", "c.lambda_ * (1.0 - (ended | rollout.truncated))",
+        "c.lambda_ * (1.0 - 0.0 * ended)", f"{PQN}::test_the_returns_of_a_rollout",
     ),
     "the target network is never updated": Mutant(
         "agents/learner.py", "if self._target_is_due():", "if False:",

@@ -40,7 +40,7 @@ VERSIONS = {"torch": "2.13.0", "gymnasium": "1.4.0", "mujoco": "3.17.0"}
 CHANGES = {
     "lr": 0.5, "n_step": 2, "lambda_": 0.5, "double": False, "rule": "max", "hidden": (64,),
     "env": "Acrobot-v1", "env_options": {"x": 1}, "steps": 1001, "until_solved": True,
-    "eval_every": 999, "eval_episodes": 7, "checkpoint_every": 998, "rollout_length": 3, "lanes": 4,
+    "eval_every": 999, "eval_episodes": 7, "final_episodes": 8, "checkpoint_every": 998, "rollout_length": 3, "lanes": 4,
     "block_size": 2, "backend": "sync", "lag": 1,
 }  # fmt: skip
 
@@ -283,12 +283,19 @@ def test_agents_have_to_fit_the_environment():
 # -- Presets ---------------------------------------------------------------------------------------
 
 
+ONE_OF = {
+    "ALE/*": "ALE/Pong-v5", "MinAtar/*": "MinAtar/Breakout", "MiniGrid-*": "MiniGrid-Empty-5x5-v0"
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("pair", presets.PRESETS, ids=" on ".join)
 def test_presets_are_settings_that_can_be_run(pair):
     agent, env = pair
     known = {*RUN_KINDS, "env_options", *kinds(hyper_class(agent))} - {"env"}
     assert set(presets.PRESETS[pair]) <= known
-    config = make_config(agent, env, device="cpu")
+    # a preset without a length is one that asks for --steps
+    length = {} if "steps" in presets.PRESETS[pair] else {"steps": 10_000}
+    config = make_config(agent, ONE_OF.get(env, env), device="cpu", **length)
     assert config.steps > 0
     assert from_json(to_json(config)) == config
 
