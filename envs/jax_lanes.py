@@ -6,7 +6,7 @@ import copy
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -140,8 +140,13 @@ class JaxLanes(Simulator):
         # games are shared between environments, what samples from a space is not
         obs_space, action_space = copy.deepcopy((game.observation_space, game.action_space))
         super().__init__(num_envs, seed, obs_space, action_space)
-        self._compiled = compiled(game, num_envs, limit)
+        self.game, self.limit = game, limit
         self._lanes: Lanes | None = None
+
+    @cached_property
+    def _compiled(self) -> Compiled:
+        """Compiled when it is first needed: who asks for nothing but spaces does not wait."""
+        return compiled(self.game, self.num_envs, self.limit)
 
     def begin(self, seeds: list[int] | None) -> tuple[Array, dict[str, Any]]:
         """New episodes in all lanes, with keys from ``seeds`` or the keys as they are."""

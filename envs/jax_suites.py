@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import warnings
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import cache
@@ -13,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import DTypeLike
 
 from envs.jax_lanes import Game, View
 from envs.options import reject_unknown
@@ -96,22 +96,23 @@ def pgx_game(name: str) -> Game:
 
 
 def _spaces(env: Any, init: Any) -> tuple[spaces.Box, spaces.Discrete]:
-    """Truth values become uint8 of 0 and 1; pgx declares no range of other observations."""
-    obs = jax.eval_shape(lambda key: init(key)[1], _A_KEY)["obs"]
+    return _observed(init), spaces.Discrete(env.num_actions)
+
+
+def _observed(init: Any) -> spaces.Box:
+    """The space of what ``init`` shows: truth values become uint8 of 0 and 1, numbers have no range.
+
+    pgx declares none, and the observations of gymnax do not all keep to those that it declares.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as in `envs.jax_lanes.compiled`
+        obs = jax.eval_shape(lambda key: init(key)[1], np.zeros(2, np.uint32))["obs"]
     if obs.dtype == np.bool_:
-        return spaces.Box(0, 1, obs.shape, np.uint8), spaces.Discrete(env.num_actions)
-    low, high = _range(obs.dtype)
-    return spaces.Box(low, high, obs.shape, obs.dtype), spaces.Discrete(env.num_actions)
-
-
-_A_KEY = np.zeros(2, np.uint32)
-
-
-def _range(dtype: DTypeLike) -> tuple[float, float]:
-    if np.issubdtype(dtype, np.integer):
-        info = np.iinfo(np.dtype(dtype))
-        return int(info.min), int(info.max)
-    return -np.inf, np.inf
+        return spaces.Box(0, 1, obs.shape, np.uint8)
+    if np.issubdtype(obs.dtype, np.integer):
+        info = np.iinfo(obs.dtype)
+        return spaces.Box(int(info.min), int(info.max), obs.shape, obs.dtype)
+    return spaces.Box(-np.inf, np.inf, obs.shape, obs.dtype)
 
 
 @cache
@@ -135,23 +136,12 @@ def gymnax_game(env_id: str, options: tuple[tuple[str, Any], ...], limit: int) -
         _, after, reward, done, _ = env.step_env(key, state, action, endless)
         return after, {"obs": obs}, reward, done
 
-    action_space = env.action_space(limited)
-    if hasattr(action_space, "n"):
-        actions: spaces.Discrete | spaces.Box = spaces.Discrete(int(action_space.n))
-    else:
-        actions = _box(action_space, action_space.shape, np.float32)
-    obs = jax.eval_shape(lambda key: init(key)[1], _A_KEY)["obs"]
-    return Game(_box(env.observation_space(limited), obs.shape, obs.dtype), actions, init, step)
-
-
-def _box(space: Any, shape: tuple[int, ...], dtype: Any) -> spaces.Box:
-    """A gymnax Box; bounds at the end of float32 stand for none."""
-    low, high = (
-        np.broadcast_to(np.asarray(bound, np.float64), shape) for bound in (space.low, space.high)
-    )
-    huge = float(np.finfo(np.float32).max)
-    low, high = np.where(low <= -huge, -np.inf, low), np.where(high >= huge, np.inf, high)
-    return spaces.Box(low.astype(dtype), high.astype(dtype), shape, dtype)
+    action = env.action_space(limited)
+    if hasattr(action, "n"):
+        return Game(_observed(init), spaces.Discrete(int(action.n)), init, step)
+    low, high = (np.broadcast_to(bound, action.shape) for bound in (action.low, action.high))
+    actions = spaces.Box(np.float32(low), np.float32(high), action.shape, np.float32)
+    return Game(_observed(init), actions, init, step)
 
 
 def _made(env_id: str, options: Mapping[str, Any]) -> tuple[Any, Any]:

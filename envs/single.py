@@ -70,9 +70,15 @@ class Single(gymnasium.Env[Any, Any]):
         return obs[0], float(reward[0]), bool(terminated[0]), bool(truncated[0]), _of_one(infos)
 
     def render(self) -> Any:
-        """The picture [height, width, 3] uint8; None without ``render_mode="rgb_array"``."""
+        """The picture [height, width, 3] uint8; None without ``render_mode="rgb_array"``.
+
+        Raises:
+            RuntimeError: there has been no reset, so that there is nothing to see.
+        """
         if self.picture is None or self.render_mode != "rgb_array":
             return None
+        if not self._obs.size:
+            raise RuntimeError("call reset before render")
         return self.picture(self._obs)
 
     def close(self) -> None:
