@@ -138,8 +138,6 @@ def test_what_the_making_raises_is_one_line(env_class, message, register):
 @pytest.mark.parametrize("backend", ["sync", "async"])
 def test_a_family_dresses_its_lanes(backend, register):
     env_id = register(Rows)
-    with pytest.raises(UnsupportedEnv, match="its observation space is a Dict"):
-        native.make(env_id, 2, 0, backend, {})
     env = native.make(env_id, 2, 0, backend, {}, partial(Scaled, by=3))
     obs, _ = env.reset()
     assert spec_of(env).obs_shape == (2,)
