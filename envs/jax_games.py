@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import colorsys
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -194,6 +195,8 @@ def _one_cpu_thread() -> None:
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     os.environ.setdefault("PJRT_NPROC", "1")
     os.environ.setdefault("JAX_CPU_ENABLE_ASYNC_DISPATCH", "0")
+    # It warns of forks. Programs that are started from here, as for a video, are no such danger.
+    warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
 
 
 def _picture_of(env_id: str, shape: Any) -> Callable[[Array], Array]:

@@ -10,9 +10,12 @@ import sys
 from envs.contract import UnsupportedEnv
 
 # What can render off-screen, the faster first, and the names of its library.
-_LIBRARIES = {"egl": ("libEGL.so.1",), "osmesa": ("libOSMesa.so.8", "libOSMesa.so.6")}
+_LIBRARIES = {
+    "egl": ("libEGL.so.1",),
+    "osmesa": ("libOSMesa.so.8", "libOSMesa.so.6", "libOSMesa.so"),
+}
 _OFF = ("disable", "disabled", "off", "false", "0")  # MuJoCo's words for no renderer
-_PACKAGES = "install Debian's libegl1 and libgl1-mesa-dri, or libosmesa6"
+PACKAGES = "install the Debian packages libegl1 and libgl1-mesa-dri (EGL), or libosmesa6 (OSMesa)"
 
 
 def prepare() -> None:
@@ -29,15 +32,16 @@ def prepare() -> None:
 
 
 def require_renderer(env_id: str) -> None:
-    """Make sure that a frame can be drawn with the MUJOCO_GL that is set.
+    """Make sure that a frame can be drawn without a window; calls `prepare`.
 
     Raises:
         UnsupportedEnv: it cannot; the message names the packages that are missing.
     """
+    prepare()
     backend = os.environ.get("MUJOCO_GL", "").lower()
     if backend in _OFF:
         raise UnsupportedEnv(
-            f"{env_id} cannot be drawn: MUJOCO_GL is {backend!r}, for want of EGL and OSMesa: {_PACKAGES}"
+            f"{env_id} cannot be drawn: MUJOCO_GL is {backend!r}, for want of EGL and OSMesa: {PACKAGES}"
         )
     if backend not in _LIBRARIES:
         return
@@ -45,7 +49,7 @@ def require_renderer(env_id: str) -> None:
         importlib.import_module(f"mujoco.{backend}").GLContext(16, 16).free()
     except Exception as error:  # PyOpenGL and MuJoCo raise all kinds, AttributeError too
         raise UnsupportedEnv(
-            f"{env_id} cannot be drawn with MUJOCO_GL={backend} ({type(error).__name__}): {_PACKAGES}"
+            f"{env_id} cannot be drawn with MUJOCO_GL={backend} ({type(error).__name__}): {PACKAGES}"
         ) from error
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import seeding
 
-from envs import mujoco_setup, native, physics_arms, physics_envpool, physics_walkers
+from envs import mujoco_setup, native, offscreen, physics_arms, physics_envpool, physics_walkers
 from envs.contract import Array, UnsupportedEnv, VectorSimulator
 from envs.options import reject_unknown, whole
 from envs.physics_task import Step, Task, make_task, option_names
@@ -107,7 +107,7 @@ def scalar(env_id: str, options: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
     given = {name: value for name, value in options.items() if name != "threads"}
     task = _task(env_id, "sync", given)
     if given.get("render_mode") not in (None, "human"):
-        mujoco_setup.require_off_screen(env_id)
+        offscreen.require_renderer(env_id)
     mujoco_setup.mujoco_module(env_id)
     return native.scalar(env_id, _gymnasium_options(task, given))
 

@@ -91,7 +91,7 @@ class Policy:
         states = self.spec.num_states
         if states and not (obs.min() >= 0 and obs.max() < states):
             raise BadInput(f"obs: got {obs.min()}..{obs.max()}, takes states 0..{states - 1}")
-        return np.ascontiguousarray(obs, dtype)
+        return np.array(obs, dtype, order="C")  # a copy: some simulators' arrays are read-only
 
 
 def load_policy(run: Run, seed: int | None = None, last: bool = False) -> Policy:

@@ -130,11 +130,16 @@ def why_no_video(setting: Setting) -> str | None:
     from gymnasium.envs.registration import load_env_creator
 
     import envs
+    from envs.contract import UnsupportedEnv
 
-    env = setting.config.env
+    env, options = setting.config.env, setting.config.env_options
     spec = gymnasium.registry.get(envs.registered(env))
-    if spec is None or spec.entry_point is None:
-        return f"{env}: it has no renderer"
+    if spec is None or spec.entry_point is None:  # a simulator of the lab's own
+        try:
+            envs.scalar(env, render_mode="rgb_array", **options).close()
+        except UnsupportedEnv as error:
+            return str(error)
+        return None
     entry: Any = spec.entry_point
     creator = load_env_creator(entry) if isinstance(entry, str) else entry
     modes = getattr(creator, "metadata", {}).get("render_modes", ())

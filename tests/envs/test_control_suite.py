@@ -223,7 +223,7 @@ except envs.UnsupportedEnv as error:
     print(error)
 """
     out, err = fresh(code, MUJOCO_GL=None)
-    assert "install Debian's libegl1 and libgl1-mesa-dri, or libosmesa6" in out
+    assert "install the Debian packages libegl1 and libgl1-mesa-dri (EGL), or libosmesa6" in out
     assert out.count("\n") == 1
     assert err == ""
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import envs
-from envs import check, mujoco_setup, native, physics, physics_envpool
+from envs import check, mujoco_setup, native, offscreen, physics, physics_envpool
 from envs.contract import Resumable, UnsupportedEnv
 from envs.physics import TASKS, PhysicsEnv
 
@@ -362,33 +362,11 @@ def test_other_notes_are_still_seen(capfd):
     assert capfd.readouterr().err == "WARNING: the sky is falling\n"
 
 
-@pytest.mark.parametrize(
-    ("given", "loadable", "chosen"),
-    [
-        ({}, ["libEGL.so.1", "libOSMesa.so.8"], "egl"),
-        ({}, ["libOSMesa.so.6"], "osmesa"),
-        ({}, [], None),
-        ({"DISPLAY": ":0"}, ["libEGL.so.1"], None),
-        ({"MUJOCO_GL": "glfw"}, ["libEGL.so.1"], "glfw"),
-    ],
-)
-def test_what_draws_is_chosen_where_nobody_has_said(given, loadable, chosen, monkeypatch):
-    for name in ("DISPLAY", "MUJOCO_GL"):
-        monkeypatch.setenv(name, "")
-        monkeypatch.delenv(name)
-    for name, value in given.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(mujoco_setup, "_loads", lambda library: library in loadable)
-    monkeypatch.setattr(sys, "platform", "linux")
-    mujoco_setup.choose_gl()
-    assert os.environ.get("MUJOCO_GL") == chosen
-
-
 def test_without_a_renderer_the_packages_are_named(monkeypatch):
     for name in ("DISPLAY", "MUJOCO_GL"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
-    monkeypatch.setattr(mujoco_setup, "_loads", lambda library: False)
+    monkeypatch.setattr(offscreen, "_loads", lambda library: False)
     monkeypatch.setattr(sys, "platform", "linux")
     with pytest.raises(UnsupportedEnv, match=r"libegl1 and libgl1-mesa-dri .* or libosmesa6"):
         envs.scalar("Hopper-v5", render_mode="rgb_array")
@@ -411,7 +389,7 @@ assert first.std() > 10 and (first != last).any()
 
 
 def test_a_frame_is_drawn_without_a_display():
-    if not any(mujoco_setup._loads(name) for name in ("libEGL.so.1", "libOSMesa.so.8")):
+    if not any(offscreen._loads(name) for name in ("libEGL.so.1", "libOSMesa.so.8")):
         pytest.skip("neither EGL nor OSMesa is installed")
     without = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "MUJOCO_GL")}
     done = subprocess.run(

@@ -158,3 +158,17 @@ def test_a_renderer_that_fails_is_one_line(cartpole, tmp_path, monkeypatch):
 def test_bad_input_is_one_line(cartpole, capsys, argv):
     assert watch.main([str(cartpole.path), *argv]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_simulators_of_the_labs_own_are_drawn(tmp_path):
+    """MinAtar is in no registry of Gymnasium's; its planes are drawn."""
+    pytest.importorskip("pgx")
+    config = make_config(
+        "dqn", "MinAtar/Breakout", steps=64, final_episodes=1, eval_episodes=1,
+        env_options={"max_episode_steps": 9},
+    )  # fmt: skip
+    run = train.run(config, [0], tmp_path)
+    watched = watch.watch(run, episodes=1)
+    assert len(watched.returns) == 1
+    assert watched.no_video is None
+    assert decode(watched.files[-1])
