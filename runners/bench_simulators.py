@@ -104,10 +104,11 @@ def _ale(env_id: str, lanes: int, actions: Array) -> Engine:
 
 def _mujoco(env_id: str, lanes: int, actions: Array) -> Engine:
     """``mj_step`` alone, one MjData a lane, in this thread."""
-    import gymnasium
     import mujoco
 
-    inner: Any = gymnasium.make(env_id).unwrapped
+    import envs
+
+    inner: Any = envs.scalar(env_id).unwrapped
     model, skip = inner.model, inner.frame_skip
     datas = [mujoco.MjData(model) for _ in range(lanes)]
     step = mujoco.mj_step
@@ -145,7 +146,7 @@ def _jax(env_id: str, lanes: int, actions: Array) -> Engine:
 
 
 FAMILIES: dict[str, Family] = {
-    "atari": Family("ALE/Breakout-v5", _ale),
+    "atari": Family("ALE/Breakout-v5", _ale, 128),
     "mujoco": Family("HalfCheetah-v5", _mujoco),
     "native": Family("CartPole-v1", _gymnasium_vector),
     "classic": Family("Acrobot-v1", _gymnasium_single),

@@ -65,3 +65,16 @@ def test_a_subject_prints_its_figure_beside_another(capsys, monkeypatch):
     assert line.startswith("worker, CartPole, 1,024 lanes")
     assert "bare simulator" in line
     assert " x " in line
+
+
+def test_simulators_are_timed_beside_their_bare_engine(tmp_path, capsys):
+    from runners import bench_simulators
+
+    family = bench_simulators.Family("CartPole-v1", bench_simulators._gymnasium_vector)
+    speeds = bench_simulators.measure(family, 4, seconds=0.01, rounds=1)
+    assert [speed.what for speed in speeds] == ["bare", "native", "sync", "worker"]
+    assert all(speed.rate > 100 for speed in speeds)
+    bench_simulators.draw(speeds, tmp_path / "speed.png")
+    assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
+    assert bench.main(["simulators", "--family", "minatr"]) == 2
+    assert "did you mean" in capsys.readouterr().err
