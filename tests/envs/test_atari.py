@@ -432,7 +432,7 @@ def test_every_game_that_can_be_saved_resumes_exactly(env_id):
 def test_what_cannot_be_saved_says_so():
     assert isinstance(envs.make(BREAKOUT, 1, 0, "list"), Resumable)
     assert not isinstance(envs.make(BREAKOUT, 1, 0, "ale"), Resumable)
-    for game in ("MiniatureGolf", "Pitfall2", "DoubleDunk"):
+    for game in ("MiniatureGolf", "Pitfall2", "DoubleDunk", "TicTacToe3D"):
         assert not isinstance(envs.make(f"ALE/{game}-v5", 1, 0, "list"), Resumable)
     with pytest.raises(RuntimeError, match="reset"):
         envs.make(BREAKOUT, 1, 0, "list").get_state()
