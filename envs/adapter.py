@@ -10,7 +10,7 @@ from gymnasium import spaces
 from gymnasium.vector import VectorWrapper
 
 from envs.contract import OBSERVATION_FACTS, STEP_FACTS, Array, LaneError, VectorSimulator
-from envs.simulator import Actions, block_seeds
+from envs.simulator import Actions, block_seeds, check_seeds
 
 
 class CheckedLane(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -86,6 +86,7 @@ class GymnasiumEnv(VectorWrapper[Any, Any, Any, Any, Any]):
     def __init__(self, env: VectorSimulator, seed: int, separate_lanes: bool) -> None:
         super().__init__(env)
         self._seed: int | None = seed
+        self._begun = self._ended = False  # some of Gymnasium's classes step before and after both
         self.separate_lanes = separate_lanes
         self._check_actions = Actions(env.single_action_space, env.num_envs)
         self._facts: dict[str, Array] = {}  # key -> what stands where a lane has none, [N, ...]
@@ -96,16 +97,18 @@ class GymnasiumEnv(VectorWrapper[Any, Any, Any, Any, Any]):
         """Begin new episodes in all lanes; without a seed, with the kept one once.
 
         Raises:
-            ValueError: one integer a lane as the seed where one generator serves all lanes.
+            ValueError: one integer a lane as the seed where one generator serves all lanes, or not
+                as many as there are lanes.
             RuntimeError: the environment is closed.
         """
         self._check_open()
         if seed is None and self._seed is not None:
             seed = block_seeds(self, self._seed)
+        if not isinstance(seed, int | np.integer | None):
+            check_seeds(seed, self.num_envs, self.separate_lanes)
         self._seed = None
-        if not self.separate_lanes and not isinstance(seed, int | np.integer | None):
-            raise ValueError("one generator serves all lanes: reset takes one integer as its seed")
         obs, infos = self.env.reset(seed=seed, options=options)
+        self._begun = True
         self._facts = {
             key: np.ones_like(infos[key]) if key == "action_mask" else np.zeros_like(infos[key])
             for key in (*OBSERVATION_FACTS, *STEP_FACTS)
@@ -119,15 +122,28 @@ class GymnasiumEnv(VectorWrapper[Any, Any, Any, Any, Any]):
         Raises:
             ValueError: actions have another shape, are NaN or out of range.
             TypeError: actions are not numbers of the space's kind.
-            RuntimeError: the environment is closed.
+            RuntimeError: `reset` has not been called, or the environment is closed.
         """
         self._check_open()
+        if not self._begun:
+            raise RuntimeError("call reset before step")
         actions = self._check_actions(actions)
         obs, reward, terminated, truncated, infos = self.env.step(actions)
         return obs, reward, terminated, truncated, self._present(infos) if self._facts else {}
 
+    def close(self, **kwargs: Any) -> None:
+        """Close all lanes; twice is fine."""
+        if not self._ended:
+            self._ended = True
+            super().close(**kwargs)
+
+    def resumed(self) -> None:
+        """To be called by ``set_state``: the kept seed is not wanted any more, a step may follow."""
+        self._check_open()
+        self._seed, self._begun = None, True
+
     def _check_open(self) -> None:
-        if self.closed:
+        if self._ended:
             raise RuntimeError("the environment is closed; make another")
 
     def _present(self, infos: dict[str, Any]) -> dict[str, Any]:

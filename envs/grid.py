@@ -21,6 +21,7 @@ import itertools
 import math
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -179,9 +180,10 @@ class Image(gymnasium.ObservationWrapper[Array, Any, Any]):
         """Planes in the order object, colour, state (or the three indices), then the mission's.
 
         Raises:
-            UnsupportedEnv: the mission's texts are too many to be encoded.
+            UnsupportedEnv: the mission's texts are too many to be encoded, or MiniGrid lacks a file.
         """
         super().__init__(env)
+        _require_patterns(env)
         constants = _minigrid("MiniGrid")
         tables = (constants.OBJECT_TO_IDX, constants.COLOR_TO_IDX, constants.STATE_TO_IDX)
         sizes = [max(table.values()) + 1 for table in tables]
@@ -214,6 +216,14 @@ class Image(gymnasium.ObservationWrapper[Array, Any, Any]):
         planes[..., : seen.shape[2]] = seen
         planes[..., seen.shape[2] :] = self._mission(observation["mission"])
         return planes
+
+
+def _require_patterns(env: gymnasium.Env[Any, Any]) -> None:
+    """MiniGrid 3.2.0 comes without the pictures that its WFC levels are made after."""
+    pattern = getattr(getattr(env.unwrapped, "config", None), "pattern_path", None)
+    if pattern is not None and not Path(pattern).is_file():
+        name = env.spec.id if env.spec else type(env.unwrapped).__name__
+        raise UnsupportedEnv(f"{name}: the installed MiniGrid lacks its file {Path(pattern).name}")
 
 
 def _one_hot(sizes: list[int]) -> Array:

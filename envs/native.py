@@ -16,10 +16,11 @@ import gymnasium
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.error import DependencyNotInstalled
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from envs.adapter import CheckedLane, GymnasiumEnv
-from envs.contract import UnsupportedEnv, VectorSimulator
+from envs.contract import LaneError, UnsupportedEnv, VectorSimulator
+from envs.lane_processes import LaneProcesses
 from envs.mujoco_setup import no_deprecations
 from envs.options import reject_unknown
 from envs.packages import install_line
@@ -144,9 +145,11 @@ def _vector(
             )
     if backend == "sync":
         return SyncVectorEnv([partial(_lane, spec, i, options, dress) for i in range(num_envs)])
-    # spawn: a fork after torch has started its threads can hang
     lanes = [partial(_process_lane, spec, i, options, dress) for i in range(num_envs)]
-    return AsyncVectorEnv(lanes, context="spawn")
+    try:
+        return LaneProcesses(lanes)
+    except LaneError as error:
+        raise UnsupportedEnv(f"{spec.id} cannot be made: {error}") from error
 
 
 def _lane(
@@ -175,6 +178,9 @@ def _one_line(spec: EnvSpec, options: Mapping[str, Any]) -> Iterator[None]:
     except (DependencyNotInstalled, ImportError) as error:
         raise UnsupportedEnv(_missing(spec, error)) from error
     except Exception as error:
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if isinstance(error, TypeError) and unknown and unknown[1] in options:
+            raise UnsupportedEnv(f"{spec.id} has no option {unknown[1]!r}") from error
         raise UnsupportedEnv(f"{spec.id} cannot be made with {options}: {error!r}") from error
 
 

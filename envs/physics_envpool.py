@@ -1,7 +1,8 @@
 """MuJoCo tasks by EnvPool, whose C++ has threads of its own and a MuJoCo of its own version.
 
 The rules are those of Gymnasium's version 5, the numbers are not: other draws, other rounding, and
-rewards that EnvPool hands out as float32.
+rewards that EnvPool hands out as float32. An episode that terminates in the very step of its time
+limit is shown as truncated alone: EnvPool keeps no more than that.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ class ResumableCartPole(GymnasiumEnv):
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go back to a state from `get_state`."""
-        self._seed = None
+        self.resumed()
         self.env.state = np.array(state["state"], np.float64)  # type: ignore[assignment]
         self.env.steps = np.array(state["steps"], np.int32)
         self.env.prev_done = np.array(state["prev_done"], np.bool_)
@@ -109,7 +109,7 @@ class ResumableLanes(GymnasiumEnv):
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go back to a state from `get_state`."""
-        self._seed = None
+        self.resumed()
         self.env._autoreset_envs = np.array(state["done"], np.bool_)
         for i, lane in enumerate(self.env.envs):
             _set_lane(lane, state["state"][i], int(state["elapsed"][i]), state["rng"][i])
@@ -194,7 +194,7 @@ class ReplayedLanes(GymnasiumEnv):
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go back to a state from `get_state`: plays every lane's episode again."""
-        self._seed = None
+        self.resumed()
         self.env._autoreset_envs = np.array(state["done"], np.bool_)
         lanes: Any = self.env.envs
         for lane, saved in zip(lanes, state["lanes"], strict=True):

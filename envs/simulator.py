@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,18 @@ def block_seeds(env: Any, seed: int) -> Any:
     """
     separate = getattr(env, "separate_lanes", False)
     return lane_seeds(seed, env.num_envs) if separate else seed
+
+
+def check_seeds(seeds: Sequence[int], lanes: int, separate_lanes: bool) -> None:
+    """Refuse a list of seeds where one generator serves all lanes, and one of another length.
+
+    Raises:
+        ValueError: which of the two it is.
+    """
+    if not separate_lanes:
+        raise ValueError("one generator serves all lanes: reset takes one integer as its seed")
+    if len(seeds) != lanes:
+        raise ValueError(f"{len(seeds)} seeds for {lanes} lanes")
 
 
 class Actions:
@@ -53,9 +66,12 @@ class Actions:
             if given.dtype.kind not in "iu":
                 raise TypeError(f"actions are {given.dtype}, not integers")
             chosen = given.astype(np.int64, copy=False)
-            if chosen.min() < 0 or chosen.max() > self.last:
-                lane = int(np.argmax((chosen < 0) | (chosen > self.last)))
-                raise ValueError(f"lane {lane}: action {chosen[lane]} is not in 0..{self.last}")
+            # One pass for both bounds: a union of bits is at least each number, and below 0 if one is.
+            if not 0 <= int(np.bitwise_or.reduce(chosen)) <= self.last:
+                wrong = (chosen < 0) | (chosen > self.last)
+                if wrong.any():
+                    lane = int(np.argmax(wrong))
+                    raise ValueError(f"lane {lane}: action {chosen[lane]} is not in 0..{self.last}")
             return chosen
         if given.dtype.kind not in "fiu":
             raise TypeError(f"actions are {given.dtype}, not numbers")
@@ -152,10 +168,7 @@ class Simulator(VectorEnv[Any, Any, Any]):
     def _expanded(self, seed: Any) -> list[int]:
         if isinstance(seed, int | np.integer):
             return [int(seed) + i for i in range(self.num_envs if self.separate_lanes else 1)]
-        if not self.separate_lanes:
-            raise ValueError("one generator serves all lanes: reset takes one integer as its seed")
-        if len(seed) != self.num_envs:
-            raise ValueError(f"{len(seed)} seeds for {self.num_envs} lanes")
+        check_seeds(seed, self.num_envs, self.separate_lanes)
         return [int(one) for one in seed]
 
     def _check_open(self) -> None:

@@ -130,10 +130,24 @@ def command(main: Callable[[Sequence[str]], int | None]) -> Command:
             if line is None:
                 traceback.print_exc()
             else:
-                sys.stderr.write(f"error: {line}\n")
+                sys.stderr.write(f"{_within_a_simulator(error)}error: {line}\n")
             return status_of(error)
 
     return run
+
+
+def _within_a_simulator(error: BaseException) -> str:
+    """Where in a simulator's own code an exception came from: its author wants to see the place."""
+    if status_of(error) != 5:
+        return ""
+    from envs.contract import LaneError, SimulatorError
+
+    cause = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    if isinstance(cause, LaneError | SimulatorError):  # a finding of ours: the line says it all
+        return ""
+    return "".join(traceback.format_exception(cause, chain=False))
 
 
 def _status_of_exit(stop: SystemExit) -> int:

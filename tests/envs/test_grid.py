@@ -306,7 +306,7 @@ def plain(text):
         ("MiniGrid-Empty-5x5-v0", {"one_hot": 1}, "option one_hot: got 1, takes true or false"),
         ("MiniGrid-Empty-5x5-v0", {"mission": "x"}, "got 'x', takes drop or encode"),
         ("MiniGrid-Empty-5x5-v0", {"max_steps": 5}, "write max_episode_steps instead"),
-        ("MiniGrid-Empty-5x5-v0", {"agent_view": 5}, "unexpected keyword argument 'agent_view'"),
+        ("MiniGrid-Empty-5x5-v0", {"agent_view": 5}, "has no option 'agent_view'"),
         ("MiniGrid-Empty-5x5-v0", {"backend": "native"}, "it has sync, async"),
     ],
 )
@@ -343,3 +343,10 @@ def test_the_ids_come_with_the_family_and_nothing_is_printed():
     code = "import envs; envs.make('MiniGrid-Empty-5x5-v0', 1, 0).reset()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_a_level_whose_files_are_missing_is_refused_in_one_line():
+    with pytest.raises(
+        UnsupportedEnv, match=r"^MiniGrid-WFC-MazeSimple-v0: .* lacks its file \S+\.png$"
+    ):
+        envs.make("MiniGrid-WFC-MazeSimple-v0", 1, 0)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import copy
+import multiprocessing
+import os
 import re
 import signal
+import time
+from contextlib import closing
 
 import gymnasium
 import numpy as np
@@ -12,7 +16,7 @@ import pytest
 from gymnasium import spaces
 
 import envs
-from envs import check
+from envs import check, lane_processes
 from envs.contract import LaneError, UnsupportedEnv
 
 ID = "FaultyLane-v0"
@@ -29,6 +33,8 @@ class FaultyLane(gymnasium.Env):
         self.action_space = spaces.Discrete(2)
         self.fault, self.only, self.lane = fault, only, FaultyLane.made
         FaultyLane.made += 1
+        if fault == "no process" and multiprocessing.parent_process() is not None:
+            raise RuntimeError("this is made only in the parent")
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -66,6 +72,8 @@ FAULTS = {
     "list": (put(0, [1.0]), r"the observation is \[1.0\], not"),
     "reward": (put(1, "1"), "the reward is '1', not a number"),
     "flag": (put(2, "yes"), "terminated is 'yes', not a bool"),
+    "exits": (lambda result: os._exit(3), ""),
+    "hangs": (lambda result: time.sleep(60), ""),
     "number": (put(3, 7), "truncated is 7, not a bool"),
 }
 
@@ -83,7 +91,7 @@ def step_until_it_fails(env):
     return None
 
 
-@pytest.mark.parametrize("fault", list(FAULTS)[1:])
+@pytest.mark.parametrize("fault", [name for name, (_, told) in FAULTS.items() if told])
 def test_the_lane_that_is_wrong_is_named(fault, monkeypatch):
     monkeypatch.setattr(FaultyLane, "made", 0)
     env = envs.make(ID, 3, 0, "sync", fault=fault, only=2)
@@ -97,14 +105,61 @@ def test_a_lane_that_keeps_the_contract_is_left_alone():
     assert step_until_it_fails(env) is None
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # Gymnasium tells it in its own way too
 def test_in_a_process_of_its_own_too():
-    env = envs.make(MODULE_ID, 2, 0, "async", fault="flag")
-    try:
+    with closing(envs.make(MODULE_ID, 2, 0, "async", fault="flag")) as env:
         step, error = step_until_it_fails(env)
-    finally:
-        env.close(terminate=True)
     assert (step, error.what) == (4, "terminated is 'yes', not a bool")
+
+
+def test_what_a_process_raised_comes_with_its_traceback():
+    with closing(envs.make(MODULE_ID, 2, 0, "async", fault="raises", only=1)) as env:
+        assert step_until_it_fails(env) is None  # each process has made its own number 0
+    with closing(envs.make(MODULE_ID, 2, 0, "async", fault="raises")) as env:
+        _, error = step_until_it_fails(env)
+        assert error.what == "step raised ZeroDivisionError: somewhere inside"
+        told = str(error.__cause__)
+        assert "in fail\n" in told
+        assert "ZeroDivisionError: somewhere inside" in told
+        with pytest.raises(RuntimeError, match="close this environment and make another"):
+            env.step(np.zeros(2, int))
+    assert not any(process.is_alive() for process in env.env.processes)
+
+
+@pytest.mark.parametrize(
+    ("signum", "how"), [(signal.SIGKILL, "killed by signal 9"), (signal.SIGTERM, "signal 15")]
+)
+def test_a_process_that_dies_is_named(signum, how):
+    with closing(envs.make(MODULE_ID, 2, 0, "async")) as env:
+        env.reset()
+        process = env.env.processes[1]
+        os.kill(process.pid, signum)
+        process.join(10)
+        with pytest.raises(LaneError, match=f"lane 1: its process died .*{how}"):
+            env.step(np.zeros(2, int))
+    assert not any(process.is_alive() for process in env.env.processes)
+
+
+def test_a_process_that_exits_within_a_step_is_named():
+    with closing(envs.make(MODULE_ID, 2, 0, "async", fault="exits")) as env:
+        step, error = step_until_it_fails(env)
+        assert (step, error.lane, error.what) == (4, 0, "its process died (exit status 3)")
+
+
+def test_a_process_that_hangs_is_named_and_killed(monkeypatch):
+    with closing(envs.make(MODULE_ID, 2, 0, "async", fault="hangs")) as env:
+        env.reset()
+        monkeypatch.setattr(lane_processes, "STEP_LIMIT", 0.5)
+        start = time.monotonic()
+        _, error = step_until_it_fails(env)
+        assert (error.lane, error.what) == (0, "no answer within 0.5 s")
+    assert time.monotonic() - start < 5
+    assert not any(process.is_alive() for process in env.env.processes)
+
+
+def test_a_process_that_cannot_make_its_environment_is_named(capfd):
+    with pytest.raises(UnsupportedEnv, match=r"lane 0: its process died \(exit status 1\)"):
+        envs.make(MODULE_ID, 2, 0, "async", fault="no process")
+    assert "only in the parent" in capfd.readouterr().err
 
 
 def test_a_lane_error_comes_through_a_pipe():

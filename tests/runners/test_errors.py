@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from agents.hyper import BadValue
-from envs.contract import SimulatorError, UnsupportedEnv
+from envs.contract import LaneError, SimulatorError, UnsupportedEnv
 from runners.errors import (
     BadInput,
     DiskFault,
@@ -50,6 +50,27 @@ def test_foreseen_errors_are_one_line_and_a_status(error, status, capsys):
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert "Traceback" not in err
+
+
+def test_what_a_simulator_raised_is_shown_where_it_happened(capsys):
+    def inside():
+        raise ZeroDivisionError("of its author's")
+
+    @command
+    def main(argv):
+        try:
+            try:
+                inside()
+            except ZeroDivisionError as error:
+                raise LaneError("step raised ZeroDivisionError", 1) from error
+        except LaneError as error:
+            raise SimulatorError("X-v0", 1, 7, error.what) from error
+
+    assert main([]) == 5
+    err = capsys.readouterr().err
+    assert "in inside\n" in err
+    assert err.endswith("\nerror: X-v0: lane 1, step 7: step raised ZeroDivisionError\n")
+    assert err.count("Traceback") == 1
 
 
 def test_a_message_of_several_lines_becomes_one():
