@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from agents.contract import Array, Params, Rollout, State
+from agents.exploration import greedy
 from agents.hyper import at_least, check, positive, unit
 from agents.tabular_kernels import (
     DOUBLE_Q,
@@ -114,12 +115,15 @@ class TabularActor:
         self, obs: Array, first: Array, facts: Mapping[str, Array], state: State, explore: bool
     ) -> tuple[Array, State, dict[str, Array]]:
         """Actions [K, n] for states [K, n]."""
-        del first, facts
+        del first
+        mask = facts.get("action_mask")
         if not explore:
-            return self.values(obs).argmax(-1), state, {}
+            return greedy(self.values(obs), mask), state, {}
         draws = np.empty((*obs.shape, 2))
         for k, generator in enumerate(self.generators):
             generator.random(out=draws[k])
+        if mask is not None:
+            return choose_legal(self.values(obs), mask, self.epsilon, draws), state, {}
         actions = np.empty(obs.shape, np.int64)
         choose_lanes(self.q, obs, self.epsilon, draws, actions)
         return actions, state, {}
@@ -136,8 +140,39 @@ class TabularActor:
         self.epsilon = params.scalars["epsilon"]
 
 
+def choose_legal(values: Array, mask: Array, epsilon: float, draws: Array) -> Array:
+    """`tabular_kernels.choose` among legal actions: the same two draws, used in the same way.
+
+    Args:
+        values: [K, n, A] float64.
+        mask: [K, n, A] bool or 0/1; where none is legal, all are.
+        epsilon: probability of a uniform action.
+        draws: [K, n, 2] uniform numbers.
+
+    Returns:
+        [K, n] int64 actions.
+    """
+    exploring = draws[..., :1] < epsilon
+    scores = np.where(_some(mask), np.where(exploring, 0.0, values), -np.inf)
+    best = scores == scores.max(-1, keepdims=True)
+    count = best.cumsum(-1)
+    pick = (draws[..., 1] * count[..., -1]).astype(np.int64)
+    chosen: Array = (count > pick[..., None]).argmax(-1)
+    return chosen
+
+
+def _some(mask: Array) -> Array:
+    """The mask as bool; where an episode has ended and nothing is legal, everything is."""
+    legal: Array = np.asarray(mask, np.bool_)
+    return legal | ~legal.any(-1, keepdims=True)
+
+
 class TabularLearner:
-    """The tables of K seeds; learns as it observes, so there is never an update due."""
+    """The tables of K seeds; learns as it observes, so there is never an update due.
+
+    What is legal in a state is part of its table: -inf where the newest mask that was seen with the
+    state forbids an action.
+    """
 
     def __init__(
         self,
@@ -165,10 +200,23 @@ class TabularLearner:
     def observe(self, rollout: Rollout) -> None:
         """Learn the rows, or only count them where the fused source has learned them already."""
         if not self.fused:
+            if "action_mask" in rollout.facts:
+                self._forbid(rollout.obs, rollout.facts["action_mask"])
             self._learn(rollout)
         self.lane_steps += rollout.rows * self.lanes
         self.updates += rollout.rows
         self.version += 1
+
+    def _forbid(self, obs: Array, masks: Array) -> None:
+        """Write what is legal in the states [T+1, K n] into the tables."""
+        states, legal = self._by_seed(obs), self._by_seed(_some(masks))
+        for k, q in enumerate(self.q):
+            for allowed in (False, True):
+                *row, action = np.nonzero(legal[k] == allowed)
+                state = states[k][tuple(row)]
+                known = q[:, state, action]
+                allowed_now = np.where(known == -np.inf, self.config.initial_value, known)
+                q[:, state, action] = allowed_now if allowed else -np.inf
 
     def _learn(self, rollout: Rollout) -> None:
         c = self.config
@@ -187,8 +235,8 @@ class TabularLearner:
             )  # fmt: skip
 
     def _by_seed(self, column: Array) -> Array:
-        """[T, K n] to [K, T, n]."""
-        shape = (column.shape[0], len(self.q), self.lanes)
+        """[T, K n, ...] to [K, T, n, ...]."""
+        shape = (column.shape[0], len(self.q), self.lanes, *column.shape[2:])
         return np.ascontiguousarray(column.reshape(shape).swapaxes(0, 1))
 
     def coins(self, k: int, rows: int) -> Array:

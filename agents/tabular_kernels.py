@@ -1,7 +1,8 @@
 """The numba kernels of the tabular agents: choose an action, compute a target, learn a row.
 
 Each reads like its equation in Sutton & Barto 2018. ``q [tables, S, A]`` is float64, one table or,
-for Double Q-learning, two.
+for Double Q-learning, two. It is -inf where an action is not legal, so that no maximum takes it; in
+every state some action is.
 """
 
 from __future__ import annotations
@@ -100,10 +101,12 @@ def target(rule, q, table, reward, discount, state, action, epsilon, coin):  # t
         for a in range(num_actions):  # Q-learning: v = maxₐ Q(s', a)
             value = max(value, q[table, state, a])
     if rule == EXPECTED_SARSA:  # Expected SARSA: v = (1 - ε) maxₐ Q(s', a) + ε meanₐ Q(s', a)
-        total = 0.0
+        total, legal = 0.0, 0
         for a in range(num_actions):
-            total += q[table, state, a]
-        value = (1.0 - epsilon) * value + epsilon * (total / num_actions)
+            if q[table, state, a] > -np.inf:
+                total += q[table, state, a]
+                legal += 1
+        value = (1.0 - epsilon) * value + epsilon * (total / legal)
     elif rule == DOUBLE_Q:  # Double Q-learning: v = Q_other(s', argmaxₐ Q(s', a))
         value = q[1 - table, state, best_action(q, table, 1, state, coin)]
     return reward + discount * value

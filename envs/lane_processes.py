@@ -84,6 +84,8 @@ class LaneProcesses(AsyncVectorEnv):
                 process.join(CLOSE_LIMIT)
         for pipe in pipes:
             pipe.close()
+        self.error_queue.close()
+        del self.error_queue  # its semaphores go with it, which nobody else may free
 
     def _watched(self, call: Callable[[], Answer]) -> Answer:
         """What ``call`` gives; a lane that does not answer is named."""

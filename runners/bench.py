@@ -344,6 +344,20 @@ def bench_simulators(families: Sequence[str], picture: str | None) -> Iterator[R
         simulators.draw(seen, Path(picture))
 
 
+def _advise(argv: Sequence[str]) -> int:
+    """Time other ways to what a command of ``train`` does; print what to write for the fastest."""
+    import torch
+
+    from runners import bench_advise
+
+    torch.set_num_threads(1)
+    for line in bench_advise.advise(argv):
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
+    return 0
+
+
+ADVISE = "advise"
 SIMULATORS = "simulators"
 SUBJECTS: dict[str, Callable[[], Iterable[Row]]] = {
     "help": bench_help,
@@ -358,7 +372,9 @@ SUBJECTS: dict[str, Callable[[], Iterable[Row]]] = {
 @command
 def main(argv: Sequence[str]) -> int:
     """Measure the subjects that are named, or all, and print a table."""
-    documented = {**SUBJECTS, SIMULATORS: bench_simulators}
+    if argv[:1] == [ADVISE]:
+        return _advise(argv[1:])
+    documented = {**SUBJECTS, SIMULATORS: bench_simulators, ADVISE: _advise}
     about = "\n".join(f"  {name:11} {work.__doc__}" for name, work in documented.items())
     parser = argparse.ArgumentParser(
         prog="python -m runners.bench", description="Measure speed beside what it is compared with.",
@@ -367,6 +383,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "subjects", nargs="*", metavar="SUBJECT", help="what to measure; all if none"
     )
+    parser.usage = "%(prog)s [SUBJECT ...] [options]\n       %(prog)s advise AGENT [flags of train]"
     parser.add_argument(
         "--family", nargs="+", default=[], metavar="NAME",
         help="of simulators: atari, mujoco, native, ... (all)",

@@ -90,12 +90,15 @@ def make_setting(config: RunConfig) -> Setting:
     check_fit(config, spec)
     limit = envs.time_limit(config.env, **config.env_options)
     agent = importlib.import_module(AGENTS[config.agent].module)
-    return Setting(config, spec, _mdp(config), resumable, limit, agent)
+    return Setting(config, spec, _mdp(config, spec), resumable, limit, agent)
 
 
-def _mdp(config: RunConfig) -> FiniteMDP | None:
-    """The arrays of the environment, whichever backend steps it."""
-    if envs.SIMULATORS.get(config.env) != "tabular":
+def _mdp(config: RunConfig, spec: Spec) -> FiniteMDP | None:
+    """The arrays of the environment, whichever backend steps it.
+
+    None where actions are masked too: the arrays have actions that an agent then never learns.
+    """
+    if envs.SIMULATORS.get(config.env) != "tabular" or spec.action_mask:
         return None
     try:
         return mdp_of(envs.make(config.env, 1, 0, "tabular", **config.env_options))

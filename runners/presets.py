@@ -62,6 +62,8 @@ _ATARI: Settings = {
     "eval_every": 250_000, "eval_episodes": 5, "final_episodes": 5, "checkpoint_every": 50_000,
 }  # fmt: skip
 
+_MINIGRID: Settings = {"hidden": (64,), "epsilon_steps": 20_000, "gamma": 0.95}
+
 PRESETS: Mapping[tuple[str, str], Settings] = {
     ("pqn", "CartPole-v1"): {
         "steps": 307_200,
@@ -138,8 +140,10 @@ PRESETS: Mapping[tuple[str, str], Settings] = {
         "epsilon_steps": 100_000,
         "eval_episodes": 10,
     },
-    ("dqn", "MiniGrid-*"): {"hidden": (64,), "epsilon_steps": 20_000, "gamma": 0.95},
+    ("dqn", "MiniGrid-Empty-5x5-v0"): {**_MINIGRID, "steps": 20_480, "epsilon_steps": 10_000},
+    ("dqn", "MiniGrid-*"): _MINIGRID,
     ("dqn", "LunarLander-v3"): {
+        "steps": 204_800,
         "hidden": (128, 128),
         "n_step": 3,
         "batch_size": 128,

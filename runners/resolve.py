@@ -139,10 +139,6 @@ def check_fit(config: RunConfig, spec: Spec) -> None:
         raise BadInput(f"{config.agent} takes discrete actions; {config.env}'s are continuous")
     if getattr(config.hyper, "end_on_life_loss", False) and not spec.life_loss:
         raise BadInput(f"end_on_life_loss: {config.env} tells no lost lives; leave it out")
-    if AGENTS[config.agent].tabular and spec.action_mask:
-        raise BadInput(
-            f"{config.agent} reads no action masks, which {config.env} has; take dqn or pqn"
-        )
     if AGENTS[config.agent].tabular and not spec.num_states:
         others = ", ".join(name for name, entry in AGENTS.items() if not entry.tabular)
         raise BadInput(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from agents import tabular
+from agents import tabular, tabular_kernels
 from agents.contract import Params, Rollout
 from envs.contract import Spec
 
@@ -231,3 +233,68 @@ def test_metrics_go_over_all_rollouts_since_they_were_read():
     read = [{name: value[0] for name, value in made.metrics().items()} for made in (one, whole)]
     assert read[0] == pytest.approx(read[1])
     assert read[0]["td_error"] == pytest.approx((3.7 + 1) / 2)
+
+
+def masked(rollout, masks):
+    return dataclasses.replace(rollout, facts={"action_mask": np.array(masks)[:, None]})
+
+
+@pytest.mark.parametrize(
+    ("rule", "both"), [("q_learning", 3.0), ("expected_sarsa", 2.8), ("double_q", 3.0)]
+)
+def test_targets_know_what_is_legal_in_the_successor(rule, both):
+    """Q(1, ·) = (1, 3), ε = 0.2: max 3, mean 2, Expected SARSA 0.8 · 3 + 0.2 · 2 = 2.8.
+
+    Where action 0 alone is legal in state 1, each of them is 1: Q(0, 1) ← 0.5 (1 + 0.9 · 1) = 0.95.
+    """
+    made = learner(rule)
+    made.q[:] = made.q[:, :1]  # both tables alike
+    free = observe(made, STEP)
+    (entry,) = free
+    assert free[entry] == pytest.approx(0.5 * (1 + 0.9 * both))
+    made = learner(rule)
+    made.q[:] = made.q[:, :1]
+    after = observe(made, masked(STEP, [[1, 1], [1, 0]]))
+    assert {place for place, value in after.items() if value == -np.inf} == {
+        (table, 1, 1) for table in range(made.q.shape[1])
+    }
+    assert after[entry] == pytest.approx(0.95)
+
+
+def test_an_action_that_is_legal_again_begins_anew():
+    made = learner("q_learning", initial_value=7.0)
+    made.observe(masked(STEP, [[1, 1], [1, 0]]))
+    assert made.q[0, 0, 1].tolist() == [1.0, -np.inf]
+    made.observe(masked(STEP, [[1, 1], [1, 1]]))
+    assert made.q[0, 0, 1].tolist() == [1.0, 7.0]
+
+
+def test_a_state_in_which_nothing_is_legal_keeps_its_values():
+    made = learner("expected_sarsa")
+    after = observe(made, masked(rows([0, 1], [1], [1.0], terminated=[0]), [[1, 1], [0, 0]]))
+    assert after == {(0, 0, 1): 0.5}
+
+
+def test_choosing_among_all_is_choosing_freely():
+    rng = np.random.default_rng(0)
+    q = rng.integers(3, size=(2, 2, 5, 4)).astype(float)  # ties abound
+    states, draws = rng.integers(5, size=(2, 300)), rng.random((2, 300, 2))
+    free = np.empty((2, 300), np.int64)
+    tabular_kernels.choose_lanes(q, states, 0.4, draws, free)
+    values = q.mean(axis=1)[np.arange(2)[:, None], states]
+    masked = tabular.choose_legal(values, np.ones(values.shape, np.int8), 0.4, draws)
+    assert (masked == free).all()
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 1.0])
+def test_the_choice_is_legal_and_uniform_over_the_best(epsilon):
+    """Values 9, 2, 2, 1 with the first one not legal: the twos while greedy, all three otherwise."""
+    values = np.broadcast_to([9.0, 2.0, 2.0, 1.0], (1, 30_000, 4))
+    mask = np.broadcast_to([False, True, True, True], values.shape)
+    draws = np.random.default_rng(0).random((1, 30_000, 2))
+    shares = (
+        np.bincount(tabular.choose_legal(values, mask, epsilon, draws)[0], minlength=4) / 30_000
+    )
+    expected = np.array([0, 1, 1, 1] if epsilon else [0, 1, 1, 0])
+    assert np.abs(shares - expected / expected.sum()).max() < 5 * np.sqrt(0.25 / 30_000)
+    assert shares[expected == 0].tolist() == [0.0] * int((expected == 0).sum())

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import time
+from functools import partial
 
 import numpy as np
 import pytest
 
-from runners import bench
+from runners import bench, bench_advise
 from runners.resolve import make_config
 
 
@@ -78,3 +79,48 @@ def test_simulators_are_timed_beside_their_bare_engine(tmp_path, capsys):
     assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
     assert bench.main(["simulators", "--family", "minatr"]) == 2
     assert "did you mean" in capsys.readouterr().err
+
+
+def test_advice_names_the_flag_of_the_fastest_way():
+    config = make_config("dqn", "Acrobot-v1", steps=1000)
+    asked, sync = (bench_advise.Way(flags, config) for flags in ("", "--backend sync"))
+
+    def advice(*rates):
+        timings = [
+            bench_advise.Timing(way, rate, 0.5)
+            for way, rate in zip((asked, sync), rates, strict=True)
+        ]
+        return list(bench_advise.told(config, timings))[-1]
+
+    assert advice(100, 90) == "nothing is faster here than what was asked for"
+    assert advice(100, 105) == "nothing is faster here than what was asked for"  # noise
+    assert advice(100, 150).startswith("faster here: --backend sync (x 1.5)")
+
+
+def test_ways_are_the_same_experiment_by_other_simulators():
+    def flags(agent, env, **settings):
+        return [way.flags for way in bench_advise.ways(make_config(agent, env, **settings))]
+
+    assert flags("dqn", "Acrobot-v1", steps=1000) == ["", "--backend sync", "--backend async"]
+    assert flags("pqn", "MountainCar-v0", steps=1000, lanes=64) == ["", "--backend sync"]
+    tabular = flags("q_learning", "FrozenLake-v1")
+    assert tabular == [
+        "", "--backend sync", "--backend async", "--source local --rollout-length 1"
+    ]  # fmt: skip
+    local = flags("q_learning", "FrozenLake-v1", source="local")
+    assert "--source fused --rollout-length 16384" in local
+
+
+def test_advise_times_each_way_of_a_command(capsys, monkeypatch):
+    monkeypatch.setattr(
+        bench_advise, "measure", partial(bench_advise.measure, seconds=0.01, rounds=1)
+    )
+    arguments = ["advise", "dqn", "--env", "Acrobot-v1", "--backend", "sync", "--lanes", "20"]
+    assert bench.main(arguments) == 0
+    asked, batched, last = capsys.readouterr().out.splitlines()
+    assert asked.startswith("as asked: --backend sync --source local")
+    assert batched.startswith("--backend batched")
+    assert "lane steps/s" in batched
+    assert "faster" in last
+    assert bench.main(["advise"]) == 2
+    assert bench.main(["advise", "dqn", "--lanse", "2"]) == 2

@@ -15,6 +15,7 @@ from runners.checked import CheckedSimulator
 from runners.config import Options
 from runners.errors import BadInput
 from runners.resolve import make_config
+from runners.weights import load_weights
 
 ID = "OneLegalAction-v0"
 
@@ -88,11 +89,43 @@ def test_stacks_and_masks_are_resumed_to_the_bit(agent, env, capsys):
     assert "same bits" in capsys.readouterr().out
 
 
-def test_tables_say_that_they_read_no_masks(tmp_path):
-    with pytest.raises(BadInput, match="q_learning reads no action masks"):
-        train.run(
-            make_config("q_learning", "Taxi-v4", steps=100, backend="sync"), [0], str(tmp_path)
-        )
+class CountedStates(OneLegalAction):
+    """The same with a number for each of its states."""
+
+    def __init__(self, render_mode=None):
+        super().__init__(render_mode)
+        self.observation_space = spaces.Discrete(33)
+
+    def _now(self):
+        _, info = super()._now()
+        return self.steps * 3 + self.shift, info
+
+
+if "CountedStates-v0" not in gymnasium.registry:
+    gymnasium.register("CountedStates-v0", CountedStates)
+
+
+@pytest.mark.parametrize("agent", ["q_learning", "sarsa", "expected_sarsa", "double_q"])
+def test_no_table_takes_an_action_that_is_not_legal(agent, tmp_path):
+    """Every legal step has the value of all that are left: 10, 9, ... 1 at discount 1."""
+    asked = make_config(
+        agent, "CountedStates-v0", steps=8_000, lanes=2, eval_every=4_000, eval_episodes=3,
+        final_episodes=5, lr=0.5, lr_end=0.5, gamma=1.0,
+    )  # fmt: skip
+    run = train.run(asked, [0, 1], str(tmp_path))
+    assert run.summary()["final_return"]["per_seed"] == [10.0, 10.0]
+    q = load_weights(run.seed(1).last).tensors["q"].numpy().reshape(-1, 33, 3).mean(axis=0)[:30]
+    legal = q > -np.inf
+    assert (legal.sum(axis=1) == 1).all()
+    assert np.allclose(q[legal], np.repeat(np.arange(10, 0, -1), 3), atol=0.01)
+
+
+def test_taxi_of_gymnasium_is_learned_with_its_masks(tmp_path):
+    """The exact figures speak of actions that are masked here: there are none of them."""
+    asked = make_config("q_learning", "Taxi-v4", steps=400, backend="sync", eval_episodes=2)
+    summary = train.run(asked, [0], str(tmp_path)).summary()
+    assert summary["complete"]
+    assert not summary.get("max_q_error")
 
 
 def test_blocks_with_neighbouring_seeds_share_no_lanes():
