@@ -29,7 +29,7 @@ _KNOWN_WRAPPERS = frozenset(
     {CheckedLane, FlatObservation, JointAction, OrderEnforcing, PassiveEnvChecker, TimeLimit}
 )
 # Packages whose environments begin every episode from ``np_random`` alone and are random by nothing else.
-_REPLAYABLE = ("gymnasium.envs.box2d.", "minigrid.", "popgym.")
+_REPLAYABLE = ("envs.control_suite", "gymnasium.envs.box2d.", "minigrid.", "popgym.")
 
 
 def resumable(env: VectorSimulator, seed: int, separate_lanes: bool) -> GymnasiumEnv | None:

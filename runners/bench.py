@@ -320,7 +320,9 @@ def bench_help() -> list[Row]:
     return [Row("train --help", f"{ours:.2f} s", f"import torch: {python:.2f} s", ours / python)]
 
 
-def bench_simulators(families: Sequence[str], picture: str | None) -> Iterator[Row]:
+def bench_simulators(
+    families: Sequence[str], lanes: Sequence[int], picture: str | None
+) -> Iterator[Row]:
     """Every family of simulators: bare engine, each backend, worker, at 1 to 1,024 lanes."""
     from pathlib import Path
 
@@ -330,7 +332,9 @@ def bench_simulators(families: Sequence[str], picture: str | None) -> Iterator[R
         if name not in simulators.FAMILIES:
             raise BadInput(f"--family {name}: unknown{nearest(name, simulators.FAMILIES)}")
     seen = []
-    for speeds in simulators.measure_all(list(families) or list(simulators.FAMILIES)):
+    for speeds in simulators.measure_all(
+        list(families) or list(simulators.FAMILIES), lanes or simulators.LANES
+    ):
         seen += speeds
         for speed in speeds:
             if speed.rate != speed.rate:
@@ -389,12 +393,21 @@ def main(argv: Sequence[str]) -> int:
         help="of simulators: atari, mujoco, native, ... (all)",
     )  # fmt: skip
     parser.add_argument(
+        "--lanes", nargs="+", type=int, default=[], metavar="N",
+        help="of simulators (1 8 32 128 1024, where a family's memory allows it)",
+    )  # fmt: skip
+    parser.add_argument(
         "--picture", metavar="PNG", help="draw the simulators' speeds into this file"
     )
     asked = parser.parse_args(argv)
     named = asked.subjects
+    if any(n < 1 for n in asked.lanes):
+        raise BadInput(f"--lanes: got {min(asked.lanes)}, takes whole numbers of at least 1")
     subjects: dict[str, Callable[[], Iterable[Row]]]
-    subjects = {**SUBJECTS, SIMULATORS: partial(bench_simulators, asked.family, asked.picture)}
+    subjects = {
+        **SUBJECTS,
+        SIMULATORS: partial(bench_simulators, asked.family, asked.lanes, asked.picture),
+    }
     for name in named:
         if name not in subjects:
             raise BadInput(f"{name!r}: no such subject{nearest(name, subjects)}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -62,10 +62,13 @@ def _gymnasium_vector(env_id: str, lanes: int, actions: Array) -> Engine:
 
 
 def _gymnasium_single(env_id: str, lanes: int, actions: Array) -> Engine:
-    """One Gymnasium environment after the other, stepped by hand."""
+    """One Gymnasium environment after the other as its package makes it, stepped by hand."""
+    import gymnasium
+
     import envs
 
-    made = [envs.scalar(env_id) for _ in range(lanes)]
+    envs.backends(env_id)  # registers it
+    made = [gymnasium.make(env_id, disable_env_checker=True) for _ in range(lanes)]
     for lane, env in enumerate(made):
         env.reset(seed=lane)
 
@@ -244,7 +247,7 @@ def _enough(run: Engine, seconds: float) -> int:
     return SCRIPT * max(1, round(seconds / max(time.perf_counter() - start, 1e-6)))
 
 
-def measure_all(names: list[str], lanes: tuple[int, ...] = LANES) -> Iterator[list[Speed]]:
+def measure_all(names: Sequence[str], lanes: Sequence[int] = LANES) -> Iterator[list[Speed]]:
     """Family after family, from few lanes to many; what is not installed is passed over."""
     from envs.contract import UnsupportedEnv
 

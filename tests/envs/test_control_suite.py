@@ -87,6 +87,32 @@ def test_nothing_is_left_of_earlier_episodes_in_any_task(env_id):
     assert envs.time_limit(env_id) == limit
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("env_id", IDS)
+def test_any_task_goes_on_from_its_state(env_id):
+    """Within an episode and right behind its end; the fresh environment has seen others."""
+    with (
+        closing(envs.make(env_id, 1, 0, max_episode_steps=25)) as env,
+        closing(envs.make(env_id, 1, 1, max_episode_steps=25)) as fresh,
+    ):
+        uniform = draws(env, 60, 0)
+        low, high = (np.clip(x, -1, 1) for x in (env.action_space.low, env.action_space.high))
+        actions = (low + uniform * (high - low)).astype(env.action_space.dtype)
+        env.reset()
+        fresh.reset()
+        fresh.step(actions[0])
+        t = 0
+        for stop in (15, 25):  # at 25 the episode has ended
+            while t < stop:
+                env.step(actions[t])
+                t += 1
+            fresh.set_state(env.get_state())
+            for t in range(stop, stop + 5):
+                ours, theirs = env.step(actions[t]), fresh.step(actions[t])
+                assert all(np.array_equal(a, b) for a, b in zip(ours[:4], theirs[:4], strict=True))
+            t += 1
+
+
 def test_the_contract_is_kept():
     env_id = "dm_control/cartpole-swingup-v0"
     assert [str(f) for f in check_id(env_id, lanes=2, steps=20) if f.fault] == []

@@ -18,7 +18,7 @@ from envs.resume import Replayed, ReplayedLanes
 from tests.envs.test_make import random_actions, same
 
 PACKAGES = {"Box2D": ("LunarLander", "Bipedal", "CarRacing"), "minigrid": ("MiniGrid", "BabyAI", "Grid"),
-            "popgym": ("popgym",)}  # fmt: skip
+            "popgym": ("popgym",), "dm_control": ("dm_control",)}  # fmt: skip
 
 
 def needs_its_package(env_id):
@@ -93,6 +93,7 @@ def goes_on(make, lanes, steps=60):
         ("MiniGrid-Empty-5x5-v0", {"max_episode_steps": 60}),
         ("MiniGrid-MemoryS7-v0", {}),
         ("BabyAI-GoToRedBall-v0", {}),
+        ("dm_control/finger-turn_easy-v0", {"max_episode_steps": 60}),
         ("popgym-RepeatPreviousEasy-v0", {}),
         ("popgym-NoisyPositionOnlyPendulumHard-v0", {}),
     ],
