@@ -335,7 +335,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("env_id", metavar="ENV_ID", help="for example CartPole-v1 or Taxi-v4")
     parser.add_argument(
-        "--backend", default="auto", help="tabular, native, sync or async (default: as in training)"
+        "--backend", default="auto", help="one of the id's; a wrong one lists them (default: auto)"
     )
     parser.add_argument("--lanes", type=partial(_at_least, 1), default=3, help="default: 3")
     parser.add_argument(

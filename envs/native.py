@@ -67,7 +67,8 @@ def make(
         raise UnsupportedEnv(
             f"the vector class of {env_id} resets in mode {mode}; {_other_way(env_id)}"
         )
-    lanes = backend != "native"
+    # a class says so itself; an object a lane is separate
+    lanes = backend != "native" or bool(getattr(env, "separate_lanes", False))
     return resumable(env, seed, lanes) or GymnasiumEnv(env, seed, lanes)
 
 

@@ -20,7 +20,7 @@ from gymnasium.vector import SyncVectorEnv
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
 from envs.adapter import CheckedLane, GymnasiumEnv
-from envs.contract import VectorSimulator
+from envs.contract import Resumable, VectorSimulator
 from envs.spaces import FlatObservation, JointAction
 
 _KNOWN = (AcrobotEnv, CartPoleEnv, Continuous_MountainCarEnv, MountainCarEnv, PendulumEnv)
@@ -36,6 +36,8 @@ def resumable(env: VectorSimulator, seed: int, separate_lanes: bool) -> Gymnasiu
     """``env`` with get_state and set_state, or None where its whole state is not known."""
     if type(env) is CartPoleVectorEnv:
         return ResumableCartPole(env, seed, separate_lanes)
+    if isinstance(env, Resumable):
+        return ResumableClass(env, seed, separate_lanes)
     if type(env) is SyncVectorEnv and all(map(_is_known, env.envs)):
         return ResumableLanes(env, seed, separate_lanes)
     if type(env) is SyncVectorEnv and all(map(_is_replayable, env.envs)):
@@ -61,6 +63,21 @@ def _begins_anew(wrapper: type) -> bool:
             and wrapper.__name__ != "DirectionObsWrapper"  # keeps the goal of its first episode
         )
     return wrapper in _KNOWN_WRAPPERS or wrapper.__module__.startswith("envs.")
+
+
+class ResumableClass(GymnasiumEnv):
+    """Somebody's own vector class that has get_state and set_state itself."""
+
+    env: Any
+
+    def get_state(self) -> Any:
+        """The class's own."""
+        return self.env.get_state()
+
+    def set_state(self, state: Any) -> None:
+        """Go back to a state from `get_state`."""
+        self.resumed()
+        self.env.set_state(state)
 
 
 class ResumableCartPole(GymnasiumEnv):

@@ -11,7 +11,7 @@ import pytest
 import envs
 from envs import probes
 from envs.check import check_id, main
-from envs.contract import UnsupportedEnv, spec_of
+from envs.contract import Resumable, UnsupportedEnv, spec_of
 from envs.trace import draws, record
 
 SOURCE = '''
@@ -56,6 +56,19 @@ class Poles(CartPoleVectorEnv):
     pass
 
 
+class Saved(CartPoleVectorEnv):
+    def get_state(self):
+        arrays = {"state": self.state, "steps": self.steps, "done": self.prev_done}
+        rng = self.np_random.bit_generator.state
+        return {**{key: value.copy() for key, value in arrays.items()}, "rng": rng}
+
+    def set_state(self, state):
+        self.low, self.high = -0.05, 0.05
+        self.state, self.steps = state["state"].copy(), state["steps"].copy()
+        self.prev_done = state["done"].copy()
+        self.np_random.bit_generator.state = state["rng"]
+
+
 class SameStep(CartPoleVectorEnv):
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
 
@@ -86,6 +99,14 @@ def folder(tmp_path, monkeypatch):
 def test_the_contract_is_kept(folder, name):
     found = check_id(f"walk.py:{name}", steps=200)
     assert [str(finding) for finding in found if finding.fault] == []
+
+
+def test_a_vector_class_may_have_a_state_of_its_own(folder):
+    found = {finding.probe for finding in check_id("walk.py:Poles", steps=200)}
+    assert "state" in found  # it has none
+    found = {finding.probe for finding in check_id("walk.py:Saved", steps=200)}
+    assert "state" not in found
+    assert isinstance(envs.make("walk.py:Saved", 2, 0), Resumable)
 
 
 def test_a_class_in_a_file_steps_as_it_does_by_hand(folder):
@@ -189,19 +210,19 @@ RAISES = "x = 1\n\ndef f():\n    raise RuntimeError('no\\n  luck')\n\nf()\n"
         (
             None,
             "walk.py:Zzzzz",
-            "walk.py:Zzzzz: the file has no class 'Zzzzz'; its environments are Walk, Poles, SameStep",
+            "walk.py:Zzzzz: the file has no class 'Zzzzz'; its environments are Walk, Poles, Saved, SameStep",
         ),
         (
             None,
             "walk.py:Other",
             "walk.py:Other: 'Other' is neither a gymnasium.Env nor a gymnasium.vector.VectorEnv; "
-            "its environments are Walk, Poles, SameStep",
+            "its environments are Walk, Poles, Saved, SameStep",
         ),
         (
             None,
             "walk.py:number",
             "walk.py:number: 'number' is neither a gymnasium.Env nor a gymnasium.vector.VectorEnv; "
-            "its environments are Walk, Poles, SameStep",
+            "its environments are Walk, Poles, Saved, SameStep",
         ),
         ("x = 1", "bad.py:A", "bad.py:A: the file has no class 'A'; its environments are none"),
         (
