@@ -124,8 +124,8 @@ class GymnasiumEnv(VectorWrapper[Any, Any, Any, Any, Any]):
             TypeError: actions are not numbers of the space's kind.
             RuntimeError: `reset` has not been called, or the environment is closed.
         """
-        self._check_open()
-        if not self._begun:
+        if self._ended or not self._begun:
+            self._check_open()
             raise RuntimeError("call reset before step")
         actions = self._check_actions(actions)
         obs, reward, terminated, truncated, infos = self.env.step(actions)

@@ -23,7 +23,7 @@ Engine = Callable[[int], None]
 """Steps all lanes so many times."""
 
 LANES = (1, 8, 32, 128, 1_024)
-SECONDS, ROUNDS = 0.4, 3
+SECONDS, ROUNDS = 0.4, 7
 SCRIPT = 8  # rows of random actions that are played over and over
 
 
