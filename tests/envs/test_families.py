@@ -7,6 +7,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 from gymnasium import spaces
+from scipy.stats import ks_2samp
 
 import envs
 from envs.contract import UnsupportedEnv
@@ -189,3 +190,36 @@ def test_an_unknown_option_is_one_line(env_id, backend):
         envs.make(env_id, 1, 0, backend, no_such_option=1)
     assert f"{env_id} has no option 'no_such_option'" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def episodes(env_id, backend, steps):
+    """Returns and lengths of the episodes of random play."""
+    with closing(envs.make(env_id, 8, 0, backend)) as env:
+        trace = record(env, draws(env, steps, 0))
+    found = []
+    for lane in range(8):
+        begin = 0
+        for end in np.flatnonzero(trace.done[:, lane]):
+            found.append((trace.reward[begin : end + 1, lane].sum(), end + 1 - begin))
+            begin = end + 2  # behind the row that resets
+    return np.array(found).T
+
+
+@pytest.mark.parametrize(
+    ("env_id", "steps"), [("FrozenLake-v1", 1000), ("CartPole-v1", 1000), ("Hopper-v5", 800)]
+)
+def test_random_play_is_alike_in_all_backends(env_id, steps):
+    """Where generators differ, or are shared between lanes, the distributions are the same."""
+    first, *others = [name for name in envs.backends(env_id) if name != "async"]
+    ours = episodes(env_id, first, steps)
+    assert ours.shape[1] > 200
+    for backend in others:
+        for mine, theirs in zip(ours, episodes(env_id, backend, steps), strict=True):
+            assert ks_2samp(mine, theirs).pvalue > 1e-3, backend
+
+
+def test_other_games_are_told_apart():
+    """What the test above would see: a reward of 2, or ends that come three steps late."""
+    returns, lengths = episodes("CartPole-v1", "native", 1000)
+    assert ks_2samp(returns, 2 * returns).pvalue < 1e-3
+    assert ks_2samp(lengths, lengths + 3).pvalue < 1e-3
