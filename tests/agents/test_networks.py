@@ -6,14 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from agents.networks import (
-    FlatParameters,
-    GroupLayerNorm,
-    GroupLinear,
-    MapNorm,
-    QNetwork,
-    initialise,
-)
+from agents.layers import GroupLayerNorm, GroupLinear, MapNorm
+from agents.networks import FlatParameters, QNetwork, initialise
 from envs.contract import Spec
 
 CPU = torch.device("cpu")
