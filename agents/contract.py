@@ -88,10 +88,13 @@ class LossOut(NamedTuple):
     priority: torch.Tensor | None = None  # [K, B]
 
 
-Network = Callable[[torch.Tensor], torch.Tensor]
-"""Observations ``[K, B, ...]`` to outputs ``[K, B, A]``, one set of weights a seed."""
+Network = Callable[..., torch.Tensor]
+"""Observations ``[K, B, ...]``, and noise where there is some, to outputs ``[K, B, A]`` or
+``[K, B, A, Z]``, one set of weights a seed."""
 
-Noise = Mapping[str, torch.Tensor]
+Noise = Mapping[str, Mapping[str, torch.Tensor]]
+"""All that is random in a loss, drawn before: what each pass through a network takes, by the pass's
+name and then the layer's."""
 Loss = Callable[[Network, Network, Batch, Noise], LossOut]
 
 

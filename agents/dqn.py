@@ -1,9 +1,20 @@
-"""DQN: Q-learning with a neural network, a replay and a target network.
+"""DQN and its family: Q-learning with a neural network, a replay and a target network.
 
-Mnih et al. 2015, "Human-level control through deep reinforcement learning", Algorithm 1.
-Parts that are switches here: double (van Hasselt et al. 2016, arXiv:1509.06461), dueling (Wang et
-al. 2016, arXiv:1511.06581), n-step returns (Hessel et al. 2018, arXiv:1710.02298, section "Multi-step
-learning"), soft target updates (Lillicrap et al. 2016, arXiv:1509.02971, Algorithm 1).
+Mnih et al. 2015, "Human-level control through deep reinforcement learning", Algorithm 1. Each switch is
+one paper's part, and all that make sense together compose:
+
+* how the successor is valued: the maximum, double (van Hasselt et al. 2016, arXiv:1509.06461),
+  Munchausen (Vieillard et al. 2020, arXiv:2007.14430);
+* what is learned of a return (`agents.heads`): its mean, or its distribution, as C51 (Bellemare et al.
+  2017, arXiv:1707.06887), by quantiles (Dabney et al. 2018, arXiv:1710.10044) or implicit ones (IQN,
+  Dabney et al. 2018, arXiv:1806.06923);
+* the network: dueling (Wang et al. 2016, arXiv:1511.06581), noisy (Fortunato et al. 2018,
+  arXiv:1706.10295), LayerNorm, dropout;
+* the replay: n-step returns (Hessel et al. 2018, arXiv:1710.02298), prioritized (Schaul et al. 2016,
+  arXiv:1511.05952);
+* value rescaling (Pohlen et al. 2018, arXiv:1805.11593), soft target updates (Lillicrap et al. 2016,
+  arXiv:1509.02971, Algorithm 1).
+
 Deviations from 2015: Adam for RMSProp, gradient clipping; where observations are no images, an MLP
 for the convolutions.
 """
@@ -12,24 +23,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from agents.contract import (
-    Batch,
-    LossOut,
-    Network,
-    Noise,
-    group_generators,
-)
-from agents.hyper import at_least, check, positive, unit
-from agents.learner import GradientLearner
+from agents.contract import Batch, LossOut, Network, Noise, group_generators
+from agents.heads import Categorical, Head, Quantile, Scalar, Target
+from agents.hyper import BadValue, Range, at_least, check, positive, unit
+from agents.layers import NO_NOISE
+from agents.learner import DrawNoise, GradientLearner
 from agents.networks import QNetwork, initialise
+from agents.noise import NetworkNoise
 from agents.q_actor import QActor
 from agents.replay.ring import RingReplay
-from agents.rules import td
+from agents.rules import munchausen, td
 from envs.contract import Spec
 
 GROUP = 8  # seeds trained together: more no longer fit the cache at batch 128
@@ -53,10 +62,42 @@ class DQNConfig:
     """lane steps before the first gradient step"""
     n_step: Annotated[int, at_least(1)] = 1
     """rewards summed before bootstrapping"""
-    double: bool = True
+    double: bool = False
     """choose the next action by the online network"""
+    munchausen: bool = False
+    """a softmax policy, whose log-probability is added to the reward"""
+    munchausen_alpha: Annotated[float, unit()] = 0.9
+    """factor on that log-probability"""
+    munchausen_tau: Annotated[float, positive()] = 0.03
+    """temperature of the softmax"""
+    munchausen_floor: Annotated[float, Range(high=0.0)] = -1.0
+    """bound on what is added, before the factor"""
+    distributional: Literal["none", "c51", "qr", "iqn"] = "none"
+    """what is learned of a return beyond its mean"""
+    atoms: Annotated[int, at_least(1)] = 51
+    """places (c51), quantiles (qr) or sampled fractions (iqn)"""
+    v_min: float = -10.0
+    """lowest place of c51, in the learner's reward units"""
+    v_max: float = 10.0
+    """highest place of c51"""
+    value_rescale: bool = False
+    """learn squashed values, which come closer the larger they are"""
+    prioritized: bool = False
+    """sample transitions by their last error"""
+    priority_alpha: Annotated[float, unit()] = 0.6
+    """0 samples uniformly, 1 in proportion to the error"""
+    priority_beta: Annotated[float, unit()] = 0.4
+    """how much importance weights correct at the start; 1 in full"""
+    priority_beta_steps: Annotated[int, at_least(0)] = 100_000
+    """lane steps over which that rises to 1"""
+    noisy: bool = False
+    """learned noise in the linear layers, also while acting"""
+    noisy_sigma: Annotated[float, positive()] = 0.5
+    """its scale at the start"""
     dueling: bool = False
     """value and advantage streams"""
+    dropout: Annotated[float, Range(0, 0.95)] = 0.0
+    """share of hidden numbers dropped from a prediction; none while acting and in targets"""
     layer_norm: bool = False
     """LayerNorm after every hidden layer"""
     target_period: Annotated[int, at_least(1)] = 500
@@ -88,25 +129,99 @@ class DQNConfig:
 
     def __post_init__(self) -> None:
         check(self)
-        if self.replay_size < self.batch_size:
-            raise ValueError(
-                f"replay_size: got {self.replay_size}, takes at least batch_size = {self.batch_size}"
-            )
+        for wrong, reason in self._conflicts():
+            if wrong:
+                raise BadValue(reason)
+
+    def _conflicts(self) -> list[tuple[bool, str]]:
+        """What makes no sense together, and why."""
+        return [
+            (
+                self.replay_size < self.batch_size,
+                f"replay_size: got {self.replay_size}, takes at least batch_size = {self.batch_size}",
+            ),
+            (
+                self.double and self.munchausen,
+                "double: munchausen takes a mean over actions, there is no maximum to split; --no-double",
+            ),
+            (
+                self.distributional == "c51" and self.atoms < 2,
+                f"atoms: got {self.atoms}, takes at least 2 places for c51",
+            ),
+            (
+                self.distributional == "c51" and self.v_min >= self.v_max,
+                f"v_min: got {self.v_min}, takes less than v_max = {self.v_max}",
+            ),
+            (
+                self.distributional == "c51" and self.value_rescale,
+                "value_rescale: c51's values have bounds already, which would be squashed; --no-value-rescale",
+            ),
+        ]
+
+    def head(self) -> Head:
+        """What the network's outputs mean."""
+        if self.distributional == "none":
+            return Scalar(self.huber)
+        if self.distributional == "c51":
+            return Categorical(self.atoms, self.v_min, self.v_max)
+        return Quantile(self.atoms, self.huber)
 
     def loss(self, online: Network, target: Network, batch: Batch, noise: Noise) -> LossOut:
-        """The TD error of each transition, by Huber's loss (Mnih et al. 2015, Algorithm 1)."""
-        del noise  # plain DQN draws none in its loss
-        q_tm1 = td.select(online(batch.obs), batch.action)
+        """The distance of each transition's prediction from its target (Mnih et al. 2015, Algorithm 1)."""
+        head, own = self.head(), noise.get("online", NO_NOISE)
+        out_tm1 = td.select(online(batch.obs, own), batch.action)
         with torch.no_grad():
-            q_t = td.legal(target(batch.next_obs), batch.next_action_mask)
-            if self.double:
-                selector = td.legal(online(batch.next_obs), batch.next_action_mask)
-                goal = td.double_q_learning_target(batch.reward, batch.discount, q_t, selector)
-            else:
-                goal = td.q_learning_target(batch.reward, batch.discount, q_t)
-        td_error = (goal - q_tm1.detach()).abs()
-        metrics = {"td_error": td_error, "q_mean": q_tm1.detach(), "target_mean": goal}
-        return LossOut(td.huber(q_tm1, goal, self.huber), metrics, priority=td_error)
+            goal = self.goal(head, online, target, batch, noise)
+            q_tm1 = self._raw(
+                head.values(out_tm1.unsqueeze(-2)).squeeze(-1) if head.outputs else out_tm1
+            )
+            v_tm1 = self._raw(head.mean(goal))
+            td_error = (v_tm1 - q_tm1).abs()
+        loss = head.loss(out_tm1, goal, own)
+        metrics = {"td_error": td_error, "q_mean": q_tm1.detach(), "target_mean": v_tm1}
+        return LossOut(loss, metrics, priority=td_error)
+
+    def goal(
+        self, head: Head, online: Network, target: Network, batch: Batch, noise: Noise
+    ) -> Target:
+        """What is regressed on: ``r + γ`` times what the successor is worth."""
+        out_t = target(batch.next_obs, noise.get("target", NO_NOISE))
+        reward = batch.reward
+        if self.munchausen:
+            log_pi = munchausen.log_policy(
+                head.values(out_t), self.munchausen_tau, batch.next_action_mask
+            )
+            values, weights = head.mixture(out_t, log_pi.exp(), self.munchausen_tau * log_pi)
+            reward = reward + self._bonus(head, target, batch, noise)
+        else:
+            selector = (
+                online(batch.next_obs, noise.get("selector", NO_NOISE)) if self.double else out_t
+            )
+            a_t = td.greedy_action(head.values(selector), batch.next_action_mask)
+            values, weights = head.successor(td.select(out_t, a_t))
+        goal = td.bootstrap(head.column(reward), head.column(batch.discount), self._raw(values))
+        return (td.squash(goal) if self.value_rescale else goal), weights
+
+    def _bonus(self, head: Head, target: Network, batch: Batch, noise: Noise) -> Tensor:
+        """Munchausen's: the scaled log-probability of the action taken."""
+        q_tm1 = head.values(target(batch.obs, noise.get("bonus", NO_NOISE)))
+        log_pi = td.select(munchausen.log_policy(q_tm1, self.munchausen_tau, None), batch.action)
+        return munchausen.bonus(
+            log_pi, self.munchausen_alpha, self.munchausen_tau, self.munchausen_floor
+        )
+
+    def _raw(self, values: Tensor) -> Tensor:
+        """Values in the units of the learner's rewards."""
+        return td.unsquash(values) if self.value_rescale else values
+
+    def action_values(self, out: Tensor) -> Tensor:
+        """[K, n, A] what the policy goes by, of the network's outputs."""
+        return self._raw(self.head().values(out))
+
+    def passes(self) -> list[str]:
+        """The passes through a network that a loss makes, by the names of their noise."""
+        second = ["bonus"] if self.munchausen else ["selector"] if self.double else []
+        return ["online", "target", *second]
 
 
 def make_network(config: DQNConfig, spec: Spec, seeds: int, device: torch.device) -> QNetwork:
@@ -119,13 +234,17 @@ def make_network(config: DQNConfig, spec: Spec, seeds: int, device: torch.device
         dueling=config.dueling,
         device=device,
         frame_stack=config.frame_stack,
+        outputs=config.head().outputs,
+        implicit=config.distributional == "iqn",
+        noisy_sigma=config.noisy_sigma if config.noisy else 0.0,
+        dropout=config.dropout,
     )
 
 
 def make_actor(config: DQNConfig, spec: Spec, generators: Sequence[np.random.Generator]) -> QActor:
     """An ε-greedy actor for as many seeds as there are generators."""
     network = make_network(config, spec, len(generators), torch.device("cpu"))
-    return QActor(network, generators)
+    return QActor(network, generators, config.action_values)
 
 
 def make_learner(
@@ -138,7 +257,8 @@ def make_learner(
 ) -> GradientLearner:
     """A learner for a group of K seeds of ``lanes`` lanes each."""
     network = make_network(config, spec, len(learner_seeds), device)
-    initialise(network, group_generators(learner_seeds, device))
+    generators = group_generators(learner_seeds, device)
+    initialise(network, generators)
     replay = RingReplay(
         spec,
         replay_generators,
@@ -152,4 +272,22 @@ def make_learner(
         frame_stack=config.frame_stack,
         end_on_life_loss=config.end_on_life_loss,
     )
-    return GradientLearner(config, config.loss, network, replay)
+    return GradientLearner(
+        config, config.loss, network, replay, _draws(config, network), generators
+    )
+
+
+def _draws(config: DQNConfig, network: QNetwork) -> DrawNoise | None:
+    """How the noise of a batch is drawn; None where nothing is random."""
+    random = NetworkNoise(network, config.atoms if config.distributional == "iqn" else 0)
+    if not random:
+        return None
+
+    def draw(batch: Batch, generators: Sequence[torch.Generator]) -> Noise:
+        rows, device = batch.action.shape[-1], network.device
+        return {
+            name: random.draw(rows, generators, device, dropout=name == "online")
+            for name in config.passes()
+        }
+
+    return draw

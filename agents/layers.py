@@ -6,19 +6,22 @@ One batched matrix product serves all seeds, and seed k of it has the same bits 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+NO_NOISE: Mapping[str, Tensor] = {}
+
 
 class Layer(nn.Module):
     """A layer without hooks: looking for them takes longer than a small layer does."""
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, *inputs: Any) -> Tensor:
         """`forward`, at once."""
-        y: Tensor = self.forward(x)
+        y: Tensor = self.forward(*inputs)
         return y
 
 
@@ -41,6 +44,83 @@ class GroupLinear(Layer):
             for k, generator in enumerate(generators):
                 self.weight[k].normal_(0.0, scale, generator=generator)
             self.bias.zero_()
+
+
+class NoisyLinear(Layer):
+    """A linear layer a seed whose weights carry learned, factorised Gaussian noise.
+
+    ``y = x W + b + ((x ⊙ f(ε)) Σ + σ) ⊙ f(ε')`` with ``f(ε) = sign(ε)√|ε|``; without noise, W and b alone.
+
+    Source: Fortunato et al. 2018, arXiv:1706.10295, equations 9 to 11.
+    """
+
+    def __init__(
+        self, seeds: int, inputs: int, outputs: int, device: torch.device, sigma: float, name: str
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(seeds, inputs, outputs, device=device))
+        self.bias = nn.Parameter(torch.zeros(seeds, 1, outputs, device=device))
+        self.weight_sigma = nn.Parameter(torch.zeros(seeds, inputs, outputs, device=device))
+        self.bias_sigma = nn.Parameter(torch.zeros(seeds, 1, outputs, device=device))
+        self.sigma, self.before, self.behind = sigma, f"{name}.in", f"{name}.out"
+
+    def forward(self, x: Tensor, noise: Mapping[str, Tensor] = NO_NOISE) -> Tensor:
+        """[K, B, in] to [K, B, out]; noise [K, 1 or B, in] and [..., out], f(ε) of both sides."""
+        y = torch.baddbmm(self.bias, x, self.weight)
+        if self.before not in noise:
+            return y
+        noisy = torch.baddbmm(self.bias_sigma, x * noise[self.before], self.weight_sigma)
+        return torch.addcmul(y, noisy, noise[self.behind])
+
+    def noise_widths(self) -> dict[str, int]:
+        """How many Gaussian numbers each side takes, for a row."""
+        _, inputs, outputs = self.weight.shape
+        return {self.before: inputs, self.behind: outputs}
+
+    def reset(self, generators: Sequence[torch.Generator]) -> None:
+        """Section 3.2: uniform within 1/√inputs, the noise's scales σ₀/√inputs."""
+        bound = 1.0 / math.sqrt(self.weight.shape[1])
+        with torch.no_grad():
+            for k, generator in enumerate(generators):
+                self.weight[k].uniform_(-bound, bound, generator=generator)
+                self.bias[k].uniform_(-bound, bound, generator=generator)
+            self.weight_sigma.fill_(self.sigma * bound)
+            self.bias_sigma.fill_(self.sigma * bound)
+
+
+class Dropout(Layer):
+    """Multiplies by a mask that is drawn outside: 0 with probability p, else 1 / (1 - p).
+
+    Source: Srivastava et al. 2014, Journal of Machine Learning Research 15, section 4, with the factor
+    taken at training.
+    """
+
+    def __init__(self, name: str, width: int, rate: float) -> None:
+        super().__init__()
+        self.name, self.width, self.rate = name, width, rate
+
+    def forward(self, x: Tensor, noise: Mapping[str, Tensor] = NO_NOISE) -> Tensor:
+        """[K, B, width]; as it is where no mask is given."""
+        return x * noise[self.name] if self.name in noise else x
+
+
+class CosineEmbedding(Layer):
+    """``φ(τ) = ReLU(Σᵢ cos(π i τ) wᵢ + b)``, i = 0..63: fractions as features.
+
+    Source: Dabney et al. 2018, arXiv:1806.06923, equation 4.
+    """
+
+    SIZE = 64
+
+    def __init__(self, seeds: int, width: int, device: torch.device) -> None:
+        super().__init__()
+        self.linear = GroupLinear(seeds, self.SIZE, width, device)
+
+    def forward(self, taus: Tensor) -> Tensor:
+        """[K, B, N] to [K, B, N, width]."""
+        waves = math.pi * torch.arange(self.SIZE, device=taus.device)
+        features = torch.cos(taus.unsqueeze(-1) * waves).flatten(1, 2)
+        return torch.relu(self.linear(features)).view(*taus.shape, -1)
 
 
 class GroupLayerNorm(Layer):

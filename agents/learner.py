@@ -59,6 +59,10 @@ class ReplayHyper(Protocol):
     def epsilon_steps(self) -> int: ...
 
 
+DrawNoise = Callable[[Batch, Sequence[torch.Generator]], Noise]
+"""All that is random in the loss of a batch, each seed's from its own generator."""
+
+
 class GradientLearner:
     """Q-learning from replay for a group of K seeds, with the agent's loss and network handed in.
 
@@ -72,9 +76,11 @@ class GradientLearner:
         loss: Loss,
         network: nn.Module,
         replay: RingReplay,
-        draw_noise: Callable[[Batch], Noise] | None = None,
+        draw_noise: DrawNoise | None = None,
+        generators: Sequence[torch.Generator] = (),
     ) -> None:
         self.hyper, self.loss, self.replay, self.draw_noise = hyper, loss, replay, draw_noise
+        self.generators = list(generators) if draw_noise else []
         self._adopt(network, copy.deepcopy(network))
         self.updates = 0
         self.lane_steps = 0
@@ -106,7 +112,7 @@ class GradientLearner:
             NonFiniteLoss: the loss was NaN or infinite; the parameters are spoilt.
         """
         batch = to_device(self.replay.sample(), self.device)
-        noise = self.draw_noise(batch) if self.draw_noise else {}
+        noise = self.draw_noise(batch, self.generators) if self.draw_noise else {}
         total = self.step(batch, noise)
         self.updates += 1
         if not math.isfinite(read_if_free(total)):
@@ -147,6 +153,7 @@ class GradientLearner:
             "target": self.target.flat,
             "optimizer": self.optimizer.state_dict(),
             "replay": self.replay.state_dict(),
+            "generators": [generator.get_state() for generator in self.generators],
             "metrics": dict(self._metrics),
             "updates": self.updates,
             "lane_steps": self.lane_steps,
@@ -158,6 +165,8 @@ class GradientLearner:
         self.target.flat.copy_(torch.as_tensor(state["target"]))
         self.optimizer.load_state_dict(state["optimizer"])
         self.replay.load_state_dict(state["replay"])
+        for generator, saved in zip(self.generators, state["generators"], strict=True):
+            generator.set_state(torch.as_tensor(saved))
         self._metrics = {name: torch.as_tensor(v) for name, v in state["metrics"].items()}
         self.updates, self.lane_steps = state["updates"], state["lane_steps"]
         self.version = state["version"]
@@ -169,6 +178,7 @@ class GradientLearner:
         self._adopt(keep_seeds(self.online, kept), keep_seeds(self.target, kept))
         self.optimizer.keep_from(before, kept)
         self._metrics = {name: value[kept] for name, value in self._metrics.items()}
+        self.generators = [self.generators[k] for k in kept] if self.generators else []
         self.replay.keep(kept)
 
 

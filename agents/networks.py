@@ -7,13 +7,25 @@ target update or a published copy is one operation.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from agents.layers import Flatten, GroupConv, GroupLayerNorm, GroupLinear, MapNorm, ReLU
+from agents.layers import (
+    NO_NOISE,
+    CosineEmbedding,
+    Dropout,
+    Flatten,
+    GroupConv,
+    GroupLayerNorm,
+    GroupLinear,
+    MapNorm,
+    NoisyLinear,
+    ReLU,
+)
+from agents.rules.distributional import midpoints
 from envs.contract import Spec
 
 ROW = 64  # floats: rows of the flat buffer are padded to this, or the last lanes' bits would differ
@@ -27,7 +39,7 @@ SMALLEST_FOR_NATURE = 36  # pixels: less and the last layer has no place left
 
 
 class QNetwork(nn.Module):
-    """From observations to action values, with LayerNorm and a dueling head on request.
+    """From observations to what a head makes action values of.
 
     Images, which have two axes (grey) or three (channels last), go through convolutions first; all
     else is a row of numbers. With ``frame_stack`` S > 1 an observation is ``[S, ...]``, the newest
@@ -44,24 +56,62 @@ class QNetwork(nn.Module):
         dueling: bool,
         device: torch.device,
         frame_stack: int = 1,
+        outputs: int = 0,
+        implicit: bool = False,
+        noisy_sigma: float = 0.0,
+        dropout: float = 0.0,
     ) -> None:
+        """Parameters are zeros until `initialise`.
+
+        Args:
+            spec: of one lane.
+            seeds: K.
+            hidden: widths of the hidden layers, behind the convolutions where there are any.
+            layer_norm: LayerNorm behind every layer before its ReLU.
+            dueling: a value and advantages (Wang et al. 2016).
+            device: of the parameters.
+            frame_stack: S.
+            outputs: Z, numbers for each action; 0 is one, without an axis of its own.
+            implicit: the Z numbers are quantiles at fractions that are given (IQN).
+            noisy_sigma: σ₀ of noise in all linear layers; 0: none.
+            dropout: share of hidden numbers that are dropped where a mask is given.
+        """
         super().__init__()
         self.spec, self.frame_stack = spec, frame_stack
         self.num_states, self.num_actions = spec.num_states, spec.num_actions
-        self.dueling = dueling
+        self.dueling, self.outputs = dueling, outputs
+        self.seeds, self.device, self.noisy_sigma = seeds, device, noisy_sigma
         layers: list[nn.Module] = []
         width = frame_stack * (spec.num_states or math.prod(spec.obs_shape))
         if is_image(spec):
             width = self._convolutions(layers, seeds, layer_norm, device)
-        for size in hidden:
-            layers.append(GroupLinear(seeds, width, size, device))
+        # IQN's fractions come in before the last hidden layer, where features come before that
+        before = len(hidden) > 1 or (len(hidden) == 1 and is_image(spec))
+        joined = len(hidden) - before if implicit else -1
+        behind: list[nn.Module] = []
+        self.embedding: CosineEmbedding | None = None
+        now = layers
+        for i, size in enumerate([*hidden, 0]):
+            if i == joined:
+                self.embedding, now = CosineEmbedding(seeds, width, device), behind
+            if not size:
+                break
+            now.append(self._linear(width, size, f"hidden{i}"))
             if layer_norm:
-                layers.append(GroupLayerNorm(seeds, size, device))
-            layers.append(ReLU())
+                now.append(GroupLayerNorm(seeds, size, device))
+            now.append(ReLU())
+            if dropout:
+                now.append(Dropout(f"dropout{i}", size, dropout))
             width = size
-        self.trunk = nn.ModuleList(layers)
+        self.trunk, self.behind = nn.ModuleList(layers), nn.ModuleList(behind)
         # At least two columns: of one, a batched product has other bits for a group than for a seed.
-        self.head = GroupLinear(seeds, width, max(2, spec.num_actions + dueling), device)
+        columns = (spec.num_actions + dueling) * (1 if implicit else outputs or 1)
+        self.head = self._linear(width, max(2, columns), "head")
+
+    def _linear(self, inputs: int, outputs: int, name: str) -> GroupLinear | NoisyLinear:
+        if self.noisy_sigma:
+            return NoisyLinear(self.seeds, inputs, outputs, self.device, self.noisy_sigma, name)
+        return GroupLinear(self.seeds, inputs, outputs, self.device)
 
     def _convolutions(
         self, layers: list[nn.Module], seeds: int, layer_norm: bool, device: torch.device
@@ -88,26 +138,62 @@ class QNetwork(nn.Module):
             obs = obs.unsqueeze(2)
         return obs if len(self.spec.obs_shape) == 2 else obs.movedim(-1, 3).flatten(2, 3)
 
-    def forward(self, obs: Tensor) -> Tensor:
-        """Observations [K, B, ...] to action values [K, B, A].
+    def forward(self, obs: Tensor, noise: Mapping[str, Tensor] = NO_NOISE) -> Tensor:
+        """Observations [K, B, ...] to outputs [K, B, A], or [K, B, A, Z].
 
-        The dueling head is ``V + A - mean(A)``: Wang et al. 2016, arXiv:1511.06581, equation 9.
+        The dueling head is ``V + A - mean(A)``, also of distributions: Wang et al. 2016,
+        arXiv:1511.06581, equation 9. Without "taus" [K, B, N] among the noise an implicit network takes
+        the middles of Z equal parts.
         """
+        x = _through(self.trunk, self._input(obs), noise)
+        if self.embedding is not None:
+            return self._implicit(x, noise)
+        out = self.head(x, noise) if self.noisy_sigma else self.head(x)
+        if self.outputs:
+            actions = self.num_actions + self.dueling
+            out = out[..., : actions * self.outputs].view(*out.shape[:2], actions, self.outputs)
+            return self._dueled(out, -2)
+        return out if out.shape[-1] == self.num_actions else self._dueled(out, -1)
+
+    def _input(self, obs: Tensor) -> Tensor:
         if self.num_states:
-            x = functional.one_hot(obs, self.num_states).to(torch.float32).flatten(2)
-        elif is_image(self.spec):
-            x = self._channels_first(obs).to(torch.float32)
-        else:
-            x = obs.reshape(*obs.shape[:2], -1).to(torch.float32)
-            if self.spec.obs_scale != 1.0:
-                x = x * self.spec.obs_scale
-        for layer in self.trunk:
-            x = layer(x)
-        out: Tensor = self.head(x)
-        if out.shape[-1] == self.num_actions:
-            return out
-        q, rest = out[..., : self.num_actions], out[..., self.num_actions :]
-        return rest + q - q.mean(-1, keepdim=True) if self.dueling else q
+            return functional.one_hot(obs, self.num_states).to(torch.float32).flatten(2)
+        if is_image(self.spec):
+            return self._channels_first(obs).to(torch.float32)
+        x = obs.reshape(*obs.shape[:2], -1).to(torch.float32)
+        return x if self.spec.obs_scale == 1.0 else x * self.spec.obs_scale
+
+    def _implicit(self, x: Tensor, noise: Mapping[str, Tensor]) -> Tensor:
+        """IQN (Dabney et al. 2018, arXiv:1806.06923, section 2.3): features times those of fractions."""
+        taus = noise.get("taus")
+        if taus is None:
+            taus = midpoints(self.outputs, x.device).expand(*x.shape[:2], -1)
+        assert self.embedding is not None
+        joined = (x.unsqueeze(2) * self.embedding(taus)).flatten(1, 2)
+        if noise:
+            noise = {n: v if n == "taus" else _each(v, taus.shape[2]) for n, v in noise.items()}
+        joined = _through(self.behind, joined, noise)
+        out = self.head(joined, noise) if self.noisy_sigma else self.head(joined)
+        return self._dueled(out.view(*taus.shape, -1).transpose(2, 3), -2)
+
+    def _dueled(self, out: Tensor, axis: int) -> Tensor:
+        """The actions' outputs along ``axis``, of which padding and the value's are taken off."""
+        q = out.narrow(axis, 0, self.num_actions)
+        if not self.dueling:
+            return q
+        value = out.narrow(axis, self.num_actions, 1)
+        return value + q - q.mean(axis, keepdim=True)
+
+
+def _through(layers: nn.ModuleList, x: Tensor, noise: Mapping[str, Tensor]) -> Tensor:
+    for layer in layers:
+        x = layer(x, noise) if isinstance(layer, NoisyLinear | Dropout) else layer(x)
+    return x
+
+
+def _each(noise: Tensor, times: int) -> Tensor:
+    """A row's noise for as many rows; what all rows share stays as it is."""
+    return noise if noise.shape[1] == 1 else noise.repeat_interleave(times, 1)
 
 
 def is_image(spec: Spec) -> bool:
@@ -118,7 +204,7 @@ def is_image(spec: Spec) -> bool:
 def initialise(network: nn.Module, generators: Sequence[torch.Generator]) -> None:
     """Draw all weights, layer by layer, each seed's from its own generator."""
     for module in network.modules():
-        if isinstance(module, GroupLinear | GroupConv):
+        if isinstance(module, GroupLinear | GroupConv | NoisyLinear):
             module.reset(generators)
 
 

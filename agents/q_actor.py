@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from agents.contract import Array, Params, State
 from agents.exploration import epsilon_greedy, greedy
+from agents.layers import NO_NOISE
 from agents.networks import FlatParameters, QNetwork
+from agents.noise import NetworkNoise
 from agents.replay.stack import push
 
 
@@ -21,7 +24,14 @@ class QActor:
 
     stored = False  # a stack is derived from observations
 
-    def __init__(self, network: QNetwork, generators: Sequence[np.random.Generator]) -> None:
+    def __init__(
+        self,
+        network: QNetwork,
+        generators: Sequence[np.random.Generator],
+        action_values: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        """``action_values`` makes action values [K, n, A] of the network's outputs; None: they are it."""
+        self.noise, self.action_values = NetworkNoise(network), action_values
         self.parameters = FlatParameters(network)
         self.network = network.requires_grad_(False)
         self.generators = generators
@@ -42,15 +52,17 @@ class QActor:
         if state:
             obs = push(state["frames"], obs, first)
             state = {"frames": obs[:, :, 1:]}
-        values, mask = self.values(obs), facts.get("action_mask")
+        noise = self.noise.act(obs.shape[1], self.generators) if explore else NO_NOISE
+        values, mask = self.values(obs, noise), facts.get("action_mask")
         if explore:
             return epsilon_greedy(values, self.epsilon, self.generators, mask), state, {}
         return greedy(values, mask), state, {}
 
-    def values(self, obs: Array) -> Array:
-        """Action values [K, n, A] of what the network looks at."""
+    def values(self, obs: Array, noise: Mapping[str, Tensor] = NO_NOISE) -> Array:
+        """Action values [K, n, A] of what the network looks at; without noise those of its means."""
         with torch.inference_mode():
-            values: Array = self.network(torch.from_numpy(obs)).numpy()
+            out = self.network(torch.from_numpy(obs), noise)
+            values: Array = (self.action_values(out) if self.action_values else out).numpy()
         return values
 
     def load_params(self, params: Params) -> None:

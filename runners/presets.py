@@ -62,7 +62,7 @@ _ATARI: Settings = {
     "eval_every": 250_000, "eval_episodes": 5, "final_episodes": 5, "checkpoint_every": 50_000,
 }  # fmt: skip
 
-_MINIGRID: Settings = {"hidden": (64,), "epsilon_steps": 20_000, "gamma": 0.95}
+_MINIGRID: Settings = {"double": True, "hidden": (64,), "epsilon_steps": 20_000, "gamma": 0.95}
 
 PRESETS: Mapping[tuple[str, str], Settings] = {
     ("pqn", "CartPole-v1"): {
@@ -74,6 +74,7 @@ PRESETS: Mapping[tuple[str, str], Settings] = {
         "reward_scale": 0.1,
     },
     ("dqn", "CartPole-v1"): {
+        "double": True,
         "steps": 102_400,
         "eval_every": 5_120,
         "lanes": 16,
@@ -116,6 +117,7 @@ PRESETS: Mapping[tuple[str, str], Settings] = {
     },
     # Young & Tian 2019: 5 million frames, epsilon to 0.1 over 100,000
     ("dqn", "MinAtar/*"): {
+        "double": True,
         "hidden": (128,),
         "batch_size": 32,
         "replay_ratio": 0.25,
@@ -144,6 +146,7 @@ PRESETS: Mapping[tuple[str, str], Settings] = {
     ("dqn", "MiniGrid-*"): _MINIGRID,
     ("dqn", "LunarLander-v3"): {
         "steps": 204_800,
+        "double": True,
         "hidden": (128, 128),
         "n_step": 3,
         "batch_size": 128,

@@ -66,8 +66,8 @@ MORE = {
         f"{DQN}::test_gradient_flows_through_the_prediction_only",
     ),
     "double Q-learning chooses by the values": Mutant(
-        "agents/rules/td.py", "select(q_t_value, q_t_selector.argmax(-1))",
-        "select(q_t_value, q_t_value.argmax(-1))", TD,
+        "agents/dqn.py", "head.values(selector), batch", "head.values(out_t), batch",
+        f"{DQN}::test_the_gradient_by_hand",
     ),
     "the trace is not cut at an end": Mutant(
         "agents/pqn.py", "c.lambda_ * (1.0 - (ended | rollout.truncated))",

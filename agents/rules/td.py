@@ -18,13 +18,16 @@ def select(q: Tensor, a: Tensor) -> Tensor:
     """The values of the actions taken, ``Q(s, a)``.
 
     Args:
-        q: [..., A] action values.
+        q: [..., A] action values; or [..., A, Z], a distribution for each action.
         a: [...] int64 actions.
 
     Returns:
-        [...] the chosen entries.
+        [...] the chosen entries, or [..., Z] the chosen distributions.
     """
-    return q.gather(-1, a.unsqueeze(-1)).squeeze(-1)
+    if q.dim() == a.dim() + 1:
+        return q.gather(-1, a.unsqueeze(-1)).squeeze(-1)
+    index = a[..., None, None].expand(*a.shape, 1, q.shape[-1])
+    return q.gather(-2, index).squeeze(-2)
 
 
 def legal(q: Tensor, mask: Tensor | None) -> Tensor:
@@ -42,41 +45,64 @@ def legal(q: Tensor, mask: Tensor | None) -> Tensor:
     return q if mask is None else q.masked_fill(~mask, torch.finfo(q.dtype).min)
 
 
-def q_learning_target(r_t: Tensor, discount_t: Tensor, q_t: Tensor) -> Tensor:
-    """The greedy one-step return, ``rₜ + γₜ maxₐ Q(sₜ, a)``.
+def greedy_action(q_t: Tensor, mask: Tensor | None = None) -> Tensor:
+    """``argmaxₐ Q(sₜ, a)`` over legal actions, ties to the lowest.
+
+    By the target network's values this is Q-learning's choice (Watkins 1989; Mnih et al. 2015,
+    Algorithm 1), by the online network's that of Double DQN (van Hasselt, Guez & Silver 2016,
+    arXiv:1509.06461, equation 4); the target network values it in both.
+
+    Args:
+        q_t: [..., A] values of the successor.
+        mask: [..., A] bool; None where all are legal.
+
+    Returns:
+        [...] int64 actions.
+    """
+    return legal(q_t, mask).argmax(-1)
+
+
+def bootstrap(r_t: Tensor, discount_t: Tensor, v_t: Tensor) -> Tensor:
+    """The one-step return ``rₜ + γₜ v(sₜ)``.
 
     Args:
         r_t: [...] reward of the step (or sum over an n-step window).
         discount_t: [...] γ (or γⁿ), 0 after a termination.
-        q_t: [..., A] values of the successor; the target network's in DQN.
+        v_t: [...] value of the successor: ``maxₐ Q(sₜ, a)`` in Q-learning.
 
     Returns:
         [...] target, without gradient.
 
     Source:
-        Watkins 1989; Mnih et al. 2015, Algorithm 1.
+        Watkins 1989; Sutton & Barto 2018, equation 6.8.
     """
-    return (r_t + discount_t * q_t.amax(-1)).detach()
+    return (r_t + discount_t * v_t).detach()
 
 
-def double_q_learning_target(
-    r_t: Tensor, discount_t: Tensor, q_t_value: Tensor, q_t_selector: Tensor
-) -> Tensor:
-    """One network chooses, the other values: ``rₜ + γₜ Q_value(sₜ, argmaxₐ Q_selector(sₜ, a))``.
+def squash(x: Tensor, epsilon: float = 1e-3) -> Tensor:
+    """``h(x) = sign(x)(√(|x| + 1) - 1) + εx``: large values come closer, small ones stay.
 
     Args:
-        r_t: [...] reward.
-        discount_t: [...] γ, 0 after a termination.
-        q_t_value: [..., A] the target network's values of the successor.
-        q_t_selector: [..., A] the online network's values of the successor.
+        x: [...] values in reward units.
+        epsilon: slope that is left far out, so that h has an inverse.
 
     Returns:
-        [...] target, without gradient.
+        [...].
 
     Source:
-        van Hasselt, Guez & Silver 2016, arXiv:1509.06461, equation 4.
+        Pohlen et al. 2018, arXiv:1805.11593, Proposition A.2; Kapturowski et al. 2019 (R2D2), section 2.3.
     """
-    return (r_t + discount_t * select(q_t_value, q_t_selector.argmax(-1))).detach()
+    return torch.sign(x) * (torch.sqrt(x.abs() + 1.0) - 1.0) + epsilon * x
+
+
+def unsquash(x: Tensor, epsilon: float = 1e-3) -> Tensor:
+    """``h⁻¹(x)``, by the closed form; shape as given.
+
+    Source:
+        Pohlen et al. 2018, arXiv:1805.11593, Proposition A.2.
+    """
+    root = torch.sqrt(1.0 + 4.0 * epsilon * (x.abs() + 1.0 + epsilon))
+    return torch.sign(x) * (((root - 1.0) / (2.0 * epsilon)).square() - 1.0)
 
 
 def huber(prediction: Tensor, target: Tensor, delta: float) -> Tensor:

@@ -15,7 +15,9 @@ NO_CLIP = 1e6
 
 
 def learner(seeds=1, lanes=2, **changes):
-    config = dqn.DQNConfig(**{"hidden": (), "max_grad_norm": NO_CLIP, "batch_size": 4, **changes})
+    config = dqn.DQNConfig(
+        **{"hidden": (), "max_grad_norm": NO_CLIP, "batch_size": 4, "double": True, **changes}
+    )
     return dqn.make_learner(
         config,
         SPEC,
@@ -116,7 +118,7 @@ def test_gradient_flows_through_the_prediction_only(double):
     made.target.network.requires_grad_(True)
     seen = []
 
-    def online(obs):
+    def online(obs, noise):
         seen.append(made.online.network(obs))
         return seen[-1]
 

@@ -20,7 +20,7 @@ SMALL = {
     "dqn": {
         "env": "CartPole-v1", "steps": 800, "lanes": 4, "rollout_length": 8, "batch_size": 32,
         "learning_starts": 100, "target_period": 100, "replay_size": 1_000, "hidden": (32, 32),
-        "epsilon_steps": 1_000, "n_step": 2, "replay_ratio": 0.5,
+        "epsilon_steps": 1_000, "n_step": 2, "replay_ratio": 0.5, "double": False,
     },
     "pqn": {
         "env": "CartPole-v1", "steps": 2_048, "lanes": 16, "rollout_length": 8,

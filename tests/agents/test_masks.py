@@ -44,8 +44,9 @@ def test_a_mask_of_all_actions_changes_no_choice():
 
 
 def test_where_no_action_is_legal_a_target_stays_finite():
-    q = td.legal(torch.tensor([[1.0, 2.0]]), torch.tensor([[False, False]]))
-    assert td.q_learning_target(torch.tensor([3.0]), torch.tensor([0.0]), q).tolist() == [3.0]
+    q, mask = torch.tensor([[1.0, 2.0]]), torch.tensor([[False, False]])
+    values = td.select(q, td.greedy_action(q, mask))
+    assert td.bootstrap(torch.tensor([3.0]), torch.tensor([0.0]), values).tolist() == [3.0]
 
 
 @pytest.mark.parametrize("double", [False, True])
@@ -62,10 +63,10 @@ def test_dqn_takes_the_maximum_over_legal_next_actions(double):
         next_action_mask=torch.tensor([[[False, True, True]]]),
     )  # fmt: skip
 
-    def online(obs):
+    def online(obs, noise):
         return torch.tensor([[[9.0, 5.0, 3.0]]]) * obs
 
-    def target(obs):
+    def target(obs, noise):
         return torch.tensor([[[9.0, 4.0, 6.0]]]) * obs
 
     out = config.loss(online, target, batch, {})

@@ -25,9 +25,19 @@ SPECS = {
     "board": Spec((10, 10, 4), np.uint8, 0, 3),
 }
 SWITCHES = {
-    "dqn": [{}, {"double": False}, {"dueling": True}, {"layer_norm": True}],
+    "dqn": [
+        {}, {"double": True}, {"dueling": True}, {"layer_norm": True}, {"munchausen": True},
+        {"distributional": "c51"}, {"distributional": "qr"}, {"distributional": "iqn", "atoms": 8},
+        {"noisy": True}, {"dropout": 0.2}, {"value_rescale": True},
+        {"distributional": "c51", "double": True, "dueling": True, "noisy": True},
+        {"distributional": "c51", "munchausen": True, "dropout": 0.1},
+        {"distributional": "qr", "munchausen": True, "dueling": True, "value_rescale": True},
+        {"distributional": "iqn", "munchausen": True, "noisy": True, "dropout": 0.1, "dueling": True,
+         "layer_norm": True},
+        {"distributional": "iqn", "double": True, "hidden": ()},
+    ],
     "pqn": [{}, {"layer_norm": False}],
-}
+}  # fmt: skip
 
 
 def make_learner(name, spec, device=META, **hyper):
@@ -66,7 +76,9 @@ CASES = [(name, switches) for name in GRADIENT_AGENTS for switches in SWITCHES.g
 def test_a_step_reads_nothing(name, switches, spec):
     learner = make_learner(name, spec, **switches)
     for _ in range(2):
-        total = learner.step(meta_batch(spec), {})
+        batch = meta_batch(spec)
+        drawn = getattr(learner, "draw_noise", None)
+        total = learner.step(batch, drawn(batch, learner.generators) if drawn else {})
     assert total.device == META
     assert total.shape == ()
 

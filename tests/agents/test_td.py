@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,11 +13,15 @@ def tensor(*values):
     return torch.tensor(values)
 
 
-def test_q_learning_target():
+def one_step(reward, discount, value, selector=None):
+    """What DQN makes of the rules: choose, value, bootstrap."""
+    chosen = td.greedy_action(value if selector is None else selector)
+    return td.bootstrap(reward, discount, td.select(value, chosen))
+
+
+def test_q_learning():
     # 1 + 0.9 * max(1, 3) = 3.7; a termination leaves the reward alone: -2 + 0 * 7 = -2
-    target = td.q_learning_target(
-        tensor(1.0, -2.0), tensor(0.9, 0.0), tensor([1.0, 3.0], [5.0, 7.0])
-    )
+    target = one_step(tensor(1.0, -2.0), tensor(0.9, 0.0), tensor([1.0, 3.0], [5.0, 7.0]))
     torch.testing.assert_close(target, tensor(3.7, -2.0))
 
 
@@ -27,17 +30,14 @@ def test_double_q_learning_takes_the_choice_from_one_and_the_value_from_the_othe
     selector = tensor([4.0, 2.0], [0.0, 1.0], [9.0, 0.0])
     # argmax of the selector is 0, 1, 0; so 1 + 0.9 * 1 = 1.9, 0 + 0.5 * 8 = 4, and -2 terminated.
     # The value's own maximum would give 3.7, 4, -2; the selector's own value 4.6, 0.5, -2.
-    target = td.double_q_learning_target(
-        tensor(1.0, 0.0, -2.0), tensor(0.9, 0.5, 0.0), value, selector
-    )
+    target = one_step(tensor(1.0, 0.0, -2.0), tensor(0.9, 0.5, 0.0), value, selector)
     torch.testing.assert_close(target, tensor(1.9, 4.0, -2.0))
 
 
-def test_double_with_ties_takes_the_lowest_index():
-    target = td.double_q_learning_target(
-        tensor(0.0), tensor(1.0), tensor([1.0, 2.0, 3.0]), tensor([0.0, 5.0, 5.0])
-    )
-    assert target.item() == 2.0
+def test_ties_go_to_the_lowest_index_and_illegal_actions_are_not_chosen():
+    assert td.greedy_action(tensor(0.0, 5.0, 5.0)).item() == 1
+    mask = torch.tensor([True, False, True])
+    assert td.greedy_action(tensor(0.0, 5.0, 4.0), mask).item() == 2
 
 
 def test_select():
@@ -67,23 +67,34 @@ def test_squared_is_half_the_square_and_its_slope_the_error():
     assert prediction.grad.tolist() == [-3.0, 2.0]
 
 
-@pytest.mark.parametrize("rule", ["plain", "double"])
-def test_no_gradient_goes_through_a_target(rule):
-    reward, discount = (tensor(1.0, 2.0).requires_grad_() for _ in range(2))
-    q, other = (tensor([1.0, 3.0], [5.0, 7.0]).requires_grad_() for _ in range(2))
-    if rule == "plain":
-        target = td.q_learning_target(reward, discount, q)
-    else:
-        target = td.double_q_learning_target(reward, discount, q, other)
-    assert not target.requires_grad
+def test_no_gradient_goes_through_a_target():
+    parts = [tensor(1.0, 2.0).requires_grad_() for _ in range(3)]
+    assert not td.bootstrap(*parts).requires_grad
+
+
+def test_select_takes_whole_distributions():
+    out = torch.arange(12.0).view(1, 2, 3, 2)  # [K, B, A, Z]
+    chosen = td.select(out, torch.tensor([[2, 0]]))
+    assert chosen.tolist() == [[[4.0, 5.0], [6.0, 7.0]]]
+
+
+def test_squash_by_hand():
+    # ε = 0.001: √(3 + 1) - 1 + 0.003 = 1.003; -(√(8 + 1) - 1) - 0.008 = -2.008
+    torch.testing.assert_close(td.squash(tensor(3.0, -8.0, 0.0)), tensor(1.003, -2.008, 0.0))
+
+
+@given(x=st.floats(-1e4, 1e4))
+def test_unsquash_is_the_inverse(x):
+    x = torch.tensor(x, dtype=torch.float64)
+    torch.testing.assert_close(td.unsquash(td.squash(x)), x, rtol=1e-9, atol=1e-9)
 
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), lead=st.sampled_from([(), (4,), (3, 4)]))
-def test_double_with_its_own_values_is_plain_and_any_axes_may_lead(seed, lead):
+def test_any_axes_may_lead(seed, lead):
     generator = torch.Generator().manual_seed(seed)
     reward, discount = torch.rand((2, *lead), generator=generator)
     q = torch.randn((*lead, 5), generator=generator)
-    plain = td.q_learning_target(reward, discount, q)
+    plain = one_step(reward, discount, q)
     assert plain.shape == lead
-    torch.testing.assert_close(td.double_q_learning_target(reward, discount, q, q), plain)
+    torch.testing.assert_close(plain, reward + discount * q.amax(-1))

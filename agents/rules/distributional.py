@@ -1,0 +1,92 @@
+"""Rules for distributions of returns: C51's projection, quantile regression.
+
+A target is a set of M values with weights that sum to 1; a distribution with fixed places, quantiles of
+equal weight and a mixture over actions are all of this kind. The last axis is the distribution's; any
+axes may lead.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def project(values: Tensor, weights: Tensor, support: Tensor) -> Tensor:
+    """A distribution's nearest one on a fixed support: each value's weight goes to its two neighbours.
+
+    ``pᵢ = Σⱼ wⱼ [1 - |clip(xⱼ) - zᵢ| / Δz]₀¹``
+
+    Args:
+        values: [..., M] where the weights sit.
+        weights: [..., M] or anything that broadcasts to it, summing to 1.
+        support: [Z] evenly spaced places z₀ < z₁ < ...
+
+    Returns:
+        [..., Z] probabilities; values beyond the support count at its edge.
+
+    Source:
+        Bellemare, Dabney & Munos 2017, arXiv:1707.06887, equation 7.
+    """
+    low, step = support[0], support[1] - support[0]
+    place = ((values - low) / step).clamp(0.0, support.shape[0] - 1.0)  # in steps from z₀
+    index = torch.arange(support.shape[0], device=values.device)
+    share = (1.0 - (place.unsqueeze(-1) - index).abs()).clamp(min=0.0)
+    return (share * weights.unsqueeze(-1)).sum(-2)
+
+
+def divergence(logits: Tensor, target: Tensor) -> Tensor:
+    """How far a predicted distribution is from its target: ``KL(m ‖ p) = Σᵢ mᵢ (log mᵢ - log pᵢ)``.
+
+    Args:
+        logits: [..., Z] of the prediction, with gradient.
+        target: [..., Z] probabilities m.
+
+    Returns:
+        [...], 0 where they are equal. The gradient is that of the cross-entropy.
+
+    Source:
+        Bellemare et al. 2017, arXiv:1707.06887, Algorithm 1, whose loss is the cross-entropy; Hessel et
+        al. 2018, arXiv:1710.02298, equation 3.
+    """
+    log_p = torch.log_softmax(logits, -1)
+    kl: Tensor = (torch.special.xlogy(target, target) - target * log_p).sum(-1)
+    return kl
+
+
+def quantile_huber(
+    quantiles: Tensor, taus: Tensor, target: Tensor, weights: Tensor | None, delta: float
+) -> Tensor:
+    """Quantile regression with Huber's loss: over- and underestimates count by τ and 1 - τ.
+
+    ``Σᵢ Σⱼ wⱼ |τᵢ - 1{uᵢⱼ < 0}| L(uᵢⱼ) / δ,   uᵢⱼ = xⱼ - θᵢ``
+
+    Args:
+        quantiles: [..., N] predictions θ, with gradient.
+        taus: [..., N] the fractions that they stand for, or anything that broadcasts to it.
+        target: [..., M] values x.
+        weights: [..., M] theirs; None: 1 / M each.
+        delta: where Huber's loss L turns from quadratic to linear.
+
+    Returns:
+        [...] losses: a sum over predictions, a mean over targets.
+
+    Source:
+        Dabney et al. 2018, arXiv:1710.10044, equations 9 and 10.
+    """
+    shape = (*quantiles.shape, target.shape[-1])  # [..., N, M]
+    target, quantiles = target.unsqueeze(-2).expand(shape), quantiles.unsqueeze(-1).expand(shape)
+    huber = functional.huber_loss(quantiles, target, reduction="none", delta=delta)
+    below = (target.detach() < quantiles.detach()).to(huber.dtype)
+    losses = (taus.unsqueeze(-1) - below).abs() * huber / delta
+    each = losses.mean(-1) if weights is None else (losses * weights.unsqueeze(-2)).sum(-1)
+    return each.sum(-1)
+
+
+def midpoints(count: int, device: torch.device | None = None) -> Tensor:
+    """[N] the middles of N equal parts of (0, 1): ``τ̂ᵢ = (2i + 1) / 2N``.
+
+    Source:
+        Dabney et al. 2018, arXiv:1710.10044, Lemma 2: there quantiles are nearest in W₁.
+    """
+    return (torch.arange(count, device=device) + 0.5) / count
