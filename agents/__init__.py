@@ -31,8 +31,36 @@ AGENTS: dict[str, AgentEntry] = {
         "van Hasselt 2010", tabular=True,
     ),
     "dqn": AgentEntry(
-        "agents.dqn", "DQNConfig", "deep Q-network: replay, target network; double, dueling, n-step",
+        "agents.dqn", "DQNConfig", "deep Q-network: replay, target network; every part of its family a switch",
         "Mnih et al. 2015, arXiv:1312.5602",
+    ),
+    "double_dqn": AgentEntry(
+        "agents.dqn_named", "DoubleDQNConfig", "one network chooses the next action, the other values it",
+        "van Hasselt et al. 2016, arXiv:1509.06461",
+    ),
+    "dueling_dqn": AgentEntry(
+        "agents.dqn_named", "DuelingDQNConfig", "a state's value and its actions' advantages",
+        "Wang et al. 2016, arXiv:1511.06581",
+    ),
+    "c51": AgentEntry(
+        "agents.dqn_named", "C51Config", "the distribution of returns on fixed places",
+        "Bellemare et al. 2017, arXiv:1707.06887",
+    ),
+    "qrdqn": AgentEntry(
+        "agents.dqn_named", "QRDQNConfig", "the distribution of returns by its quantiles",
+        "Dabney et al. 2018, arXiv:1710.10044",
+    ),
+    "iqn": AgentEntry(
+        "agents.dqn_named", "IQNConfig", "any quantile of the return, as a function of its fraction",
+        "Dabney et al. 2018, arXiv:1806.06923",
+    ),
+    "munchausen_dqn": AgentEntry(
+        "agents.dqn_named", "MunchausenDQNConfig", "a softmax policy, rewarded for being sure",
+        "Vieillard et al. 2020, arXiv:2007.14430",
+    ),
+    "rainbow": AgentEntry(
+        "agents.dqn_named", "RainbowConfig", "double, dueling, C51, noisy, prioritized, n-step together",
+        "Hessel et al. 2018, arXiv:1710.02298",
     ),
     "pqn": AgentEntry(
         "agents.pqn", "PQNConfig", "parallel Q-network: Q(λ), LayerNorm, no replay, no target network",

@@ -21,7 +21,7 @@ for the convolutions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -37,6 +37,7 @@ from agents.learner import DrawNoise, GradientLearner
 from agents.networks import QNetwork, initialise
 from agents.noise import NetworkNoise
 from agents.q_actor import QActor
+from agents.replay.prioritized import Priorities
 from agents.replay.ring import RingReplay
 from agents.rules import munchausen, td
 from envs.contract import Spec
@@ -179,7 +180,9 @@ class DQNConfig:
             td_error = (v_tm1 - q_tm1).abs()
         loss = head.loss(out_tm1, goal, own)
         metrics = {"td_error": td_error, "q_mean": q_tm1.detach(), "target_mean": v_tm1}
-        return LossOut(loss, metrics, priority=td_error)
+        # Rainbow goes by the divergence (Hessel et al. 2018, section "Prioritized replay")
+        priority = loss.detach() if self.distributional == "c51" else td_error
+        return LossOut(loss, metrics, priority)
 
     def goal(
         self, head: Head, online: Network, target: Network, batch: Batch, noise: Noise
@@ -271,10 +274,18 @@ def make_learner(
         reward_clip=config.reward_clip or np.inf,
         frame_stack=config.frame_stack,
         end_on_life_loss=config.end_on_life_loss,
+        priorities=_priorities(config),
     )
     return GradientLearner(
         config, config.loss, network, replay, _draws(config, network), generators
     )
+
+
+def _priorities(config: DQNConfig) -> Callable[[int, int], Priorities] | None:
+    if not config.prioritized:
+        return None
+    settings = config.priority_alpha, config.priority_beta, config.priority_beta_steps
+    return lambda seeds, places: Priorities(seeds, places, *settings)
 
 
 def _draws(config: DQNConfig, network: QNetwork) -> DrawNoise | None:

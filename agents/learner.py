@@ -21,7 +21,7 @@ from agents.contract import (
     Rollout,
     State,
 )
-from agents.device import read_if_free, to_device
+from agents.device import HostCopy, priority_lag, read_if_free, to_device
 from agents.exploration import linear
 from agents.networks import FlatParameters
 from agents.optimizer import FlatAdam
@@ -86,6 +86,8 @@ class GradientLearner:
         self.lane_steps = 0
         self.version = 0
         self._metrics: dict[str, torch.Tensor] = {}
+        self._priority: torch.Tensor | None = None  # of the batch just learned, [K, B]
+        self._waiting: list[tuple[Array, HostCopy]] = []  # to be written into the replay
 
     def _adopt(self, online: nn.Module, target: nn.Module) -> None:
         self.online, self.target = FlatParameters(online), FlatParameters(target)
@@ -117,6 +119,9 @@ class GradientLearner:
         self.updates += 1
         if not math.isfinite(read_if_free(total)):
             raise NonFiniteLoss(self.updates, batch)
+        if self._priority is not None and self.replay.priorities:
+            self._waiting.append((self.replay.sampled.copy(), HostCopy(self._priority)))
+            self._write_priorities(priority_lag(self.device))
         if self._target_is_due():
             self.target.flat.lerp_(self.online.flat, self.hyper.target_tau)
 
@@ -125,7 +130,14 @@ class GradientLearner:
         out = self.loss(self.online.network, self.target.network, batch, noise)
         total = self.optimizer.step(out.loss, share(batch), self.hyper.lr)
         self._metrics = {"loss": out.loss.detach(), **out.metrics}
+        self._priority = out.priority
         return total
+
+    def _write_priorities(self, lag: int) -> None:
+        """Into the replay, all but those of the newest ``lag`` updates."""
+        while len(self._waiting) > lag:
+            sampled, errors = self._waiting.pop(0)
+            self.replay.set_priorities(sampled, errors.read())
 
     def _target_is_due(self) -> bool:
         """Whether this update's lane step is the first past a multiple of ``target_period``."""
@@ -148,6 +160,7 @@ class GradientLearner:
         return read_metrics(self._metrics, self.hyper.reward_scale)
 
     def state_dict(self) -> State:
+        self._write_priorities(0)
         return {
             "online": self.online.flat,
             "target": self.target.flat,
@@ -173,6 +186,7 @@ class GradientLearner:
 
     def keep(self, seeds: Sequence[int]) -> None:
         """Go on with the seeds at these positions of the group only."""
+        self._write_priorities(0)
         before = self.optimizer
         kept = list(seeds)
         self._adopt(keep_seeds(self.online, kept), keep_seeds(self.target, kept))

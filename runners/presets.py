@@ -64,6 +64,32 @@ _ATARI: Settings = {
 
 _MINIGRID: Settings = {"double": True, "hidden": (64,), "epsilon_steps": 20_000, "gamma": 0.95}
 
+_DQN_CARTPOLE: Settings = {
+    "steps": 102_400,
+    "eval_every": 5_120,
+    "lanes": 16,
+    "n_step": 10,
+    "layer_norm": True,
+    "batch_size": 128,
+    "replay_ratio": 0.125,
+    "lr": 2e-3,
+    "target_period": 64,
+    "target_tau": 0.1,
+    "epsilon_steps": 5_000,
+    "reward_scale": 0.1,
+}
+_CARTPOLE: Mapping[str, Settings] = {
+    "dqn": {**_DQN_CARTPOLE, "double": True},
+    # a scaled return is at most 10 at the discount of 0.99
+    **dict.fromkeys(("double_dqn", "dueling_dqn", "qrdqn", "iqn"), _DQN_CARTPOLE),
+    "munchausen_dqn": _DQN_CARTPOLE,
+    "c51": {**_DQN_CARTPOLE, "v_min": 0.0},
+    "rainbow": {
+        **{name: value for name, value in _DQN_CARTPOLE.items() if name != "epsilon_steps"},
+        "v_min": 0.0,
+    },
+}
+
 PRESETS: Mapping[tuple[str, str], Settings] = {
     ("pqn", "CartPole-v1"): {
         "steps": 307_200,
@@ -73,21 +99,7 @@ PRESETS: Mapping[tuple[str, str], Settings] = {
         "lr": 1.5e-3,
         "reward_scale": 0.1,
     },
-    ("dqn", "CartPole-v1"): {
-        "double": True,
-        "steps": 102_400,
-        "eval_every": 5_120,
-        "lanes": 16,
-        "n_step": 10,
-        "layer_norm": True,
-        "batch_size": 128,
-        "replay_ratio": 0.125,
-        "lr": 2e-3,
-        "target_period": 64,
-        "target_tau": 0.1,
-        "epsilon_steps": 5_000,
-        "reward_scale": 0.1,
-    },
+    **{(agent, "CartPole-v1"): table for agent, table in _CARTPOLE.items()},
     # Mnih et al. 2015 and Castro et al. 2018 (Dopamine), with Adam; a lane step is four frames. An
     # untrained greedy policy may stand still until the time limit, so evaluations are few.
     ("dqn", "ALE/*"): {

@@ -39,8 +39,8 @@ MUTANTS = {
         VIEW,
     ),
     "a target carries gradient": Mutant(
-        "agents/rules/td.py", "return (r_t + discount_t * q_t.amax(-1)).detach()",
-        "return r_t + discount_t * q_t.amax(-1)",
+        "agents/rules/td.py", "return (r_t + discount_t * v_t).detach()",
+        "return r_t + discount_t * v_t",
         f"{TD}::test_no_gradient_goes_through_a_target",
     ),
     "a truncation is taken for a termination": Mutant(
@@ -61,6 +61,22 @@ MUTANTS = {
 }  # fmt: skip
 
 MORE = {
+    "an overwritten row gets a priority": Mutant(
+        RING, "places[sampled < self.tail * self.lanes] = -1", "pass",
+        f"{PRIORITIZED}::test_new_rows_have_the_largest_priority_and_rows_that_are_gone_are_left_alone",
+    ),
+    "a window that is whole only now is never drawn": Mutant(
+        RING, "max(tail, start - n_step), tail, head", "start, tail, head",
+        f"{PRIORITIZED}::test_what_may_be_drawn_is_what_the_uniform_replay_draws",
+    ),
+    "a quantile counts by its complement": Mutant(
+        "agents/rules/distributional.py", "taus.unsqueeze(-1) - below", "1.0 - taus.unsqueeze(-1) - below",
+        "tests/agents/test_distributional.py::test_quantile_huber_by_hand",
+    ),
+    "a mass beyond the support is lost": Mutant(
+        "agents/rules/distributional.py", ".clamp(0.0, support.shape[0] - 1.0)", ".clamp(-9.0, 99.0)",
+        "tests/agents/test_distributional.py::test_the_projection_by_hand",
+    ),
     "the successor's values are computed with gradient": Mutant(
         "agents/dqn.py", "with torch.no_grad():", "with torch.enable_grad():",
         f"{DQN}::test_gradient_flows_through_the_prediction_only",

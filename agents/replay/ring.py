@@ -1,4 +1,4 @@
-"""Uniform replay of the last C time steps of all lanes, with n-step windows built on sampling.
+"""Replay of the last C time steps of all lanes, with n-step windows built on sampling.
 
 Rows are numbered from 0 since the start of the run; row r lives in slot r mod C. A row holds
 ``obs, first`` and the legal actions where there is a mask (known before its action), and ``action,
@@ -9,12 +9,13 @@ next rollout, and each is stored once: a stack of frames is put together when it
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 
 from agents.contract import Array, Batch, Rollout, State
+from agents.replay.prioritized import Priorities, put
 from agents.replay.view import reward_and_discount, terminations
 from envs.contract import Spec
 from envs.kernel import inlined, kernel
@@ -40,8 +41,12 @@ class RingReplay:
         reward_clip: float = math.inf,
         frame_stack: int = 1,
         end_on_life_loss: bool = False,
+        priorities: Callable[[int, int], Priorities] | None = None,
     ) -> None:
-        """Allocate room for ``capacity`` transitions a seed (and the frames before the oldest)."""
+        """Allocate room for ``capacity`` transitions a seed (and the frames before the oldest).
+
+        ``priorities(seeds, places)`` makes those to sample by; None: all rows alike.
+        """
         self.spec, self.generators, self.lanes = spec, list(generators), lanes
         self.batch_size, self.frame_stack = batch_size, frame_stack
         self.end_on_life_loss = end_on_life_loss
@@ -58,12 +63,16 @@ class RingReplay:
         self.truncated = np.zeros(shape, np.bool_)
         if spec.action_mask:
             self.action_mask = np.zeros((*shape, spec.num_actions), np.bool_)
+        self.priorities = priorities(seeds, self.slots * lanes) if priorities else None
         self._allocate_batch()
 
     def _allocate_batch(self) -> None:
         shape = (len(self.generators), self.batch_size)
         # A quarter more draws than needed make a second round rare.
-        self.draws = np.empty((shape[0], shape[1] + shape[1] // 4 + 8))
+        draws = shape[1] if self.priorities else shape[1] + shape[1] // 4 + 8
+        self.draws = np.empty((shape[0], draws))
+        self.sampled = np.zeros(shape, np.int64)  # row · lanes + lane
+        self.out_weight = np.ones(shape, np.float32)
         self.indices = np.zeros((2, *shape, self.frame_stack), np.int64)  # -1: a blank frame
         self.out_action = np.zeros(shape, np.int64)
         self.out_reward = np.zeros(shape, np.float32)
@@ -84,6 +93,7 @@ class RingReplay:
             discount=torch.from_numpy(self.out_discount),
             next_obs=next_obs,
             next_action_mask=mask,
+            weight=torch.from_numpy(self.out_weight) if self.priorities else None,
         )
 
     @property
@@ -119,6 +129,8 @@ class RingReplay:
         self.terminated[stepped] = ended[skip:].reshape(shape)
         self.truncated[stepped] = rollout.truncated[skip:].reshape(shape)
         self._head += rows
+        if self.priorities:
+            self._admit(self._head - len(stepped))
 
     def sample(self) -> Batch:
         """A batch of windows, drawn uniformly over the rows that may start one.
@@ -147,12 +159,51 @@ class RingReplay:
                 if filled[k] < self.batch_size:
                     generator.random(out=self.draws[k])
             if _fill(
-                self.draws, filled, self.tail, self._head, *self.options,
+                self._picks(), filled, self.tail, self._head, *self.options,
                 self.first, self.action, self.reward, self.terminated, self.truncated,
-                self.frame_stack, self.indices, self.out_action, self.out_reward, self.out_discount,
+                self.frame_stack, self.indices, self.sampled,
+                self.out_action, self.out_reward, self.out_discount,
             ):  # fmt: skip
                 return
         raise RuntimeError(f"none of the rows {self.tail} to {self._head} can start a window")
+
+    def _picks(self) -> Array:
+        """Rows to try, [K, D] as row · lanes + lane."""
+        if self.priorities is None:
+            held = (self._head - self.tail) * self.lanes
+            picks: Array = (self.draws * held).astype(np.int64) + self.tail * self.lanes
+            return picks
+        ring = self.slots * self.lanes
+        oldest = self.tail * self.lanes
+        places = np.empty(self.draws.shape, np.int64)
+        for k, draws in enumerate(self.draws):
+            self.priorities.draw(k, draws, places[k])
+            self.priorities.weights(k, places[k], self._head * self.lanes, self.out_weight[k])
+        return oldest + (places - oldest) % ring
+
+    def set_priorities(self, sampled: Array, errors: Array) -> None:
+        """Rows as `sampled` [K, B] has them had these errors [K, B]; rows that are gone are passed over."""
+        assert self.priorities is not None
+        places = sampled % (self.slots * self.lanes)
+        places[sampled < self.tail * self.lanes] = -1
+        for k in range(len(places)):
+            self.priorities.set(k, places[k], errors[k])
+
+    def _admit(self, start: int) -> None:
+        """Give the rows from ``start`` on their first priority, or none; and look again at their edges.
+
+        The windows of ``n_step`` rows before ``start`` may be whole only now, or cut where a lane began
+        anew; the stacks of the oldest rows may have lost their frames.
+        """
+        priorities = self.priorities
+        assert priorities is not None
+        n_step, head, tail = self.options[0], self._head, self.tail
+        for k in range(len(self.generators)):
+            priorities.count[k] += _admit(
+                k, start, max(tail, start - n_step), tail, head, *self.options, self.first, self.reward,
+                self.terminated, self.truncated, self.frame_stack, self.indices,
+                priorities.trees[k], priorities.largest[k] ** priorities.alpha,
+            )  # fmt: skip
 
     def rows(self, start: int, stop: int) -> dict[str, Array]:
         """Copies of rows start..stop-1, each array [stop - start, K, n, ...]."""
@@ -180,6 +231,7 @@ class RingReplay:
             "first": self.first[slot].copy(),
             "action_mask": self.action_mask[slot].copy() if self.spec.action_mask else None,
             "generators": [generator.bit_generator.state for generator in self.generators],
+            "priorities": self.priorities.state_dict() if self.priorities else None,
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -191,24 +243,28 @@ class RingReplay:
             self.action_mask[slot] = state["action_mask"]
         for generator, saved in zip(self.generators, state["generators"], strict=True):
             generator.bit_generator.state = saved
+        if self.priorities:
+            self.priorities.load_state_dict(state["priorities"])
 
     def keep(self, seeds: Sequence[int]) -> None:
         """Go on with the seeds at these positions of the group only."""
         for name, array in self._columns().items():
             setattr(self, name, np.ascontiguousarray(array[:, list(seeds)]))
         self.generators = [self.generators[k] for k in seeds]
+        if self.priorities:
+            self.priorities.keep(seeds)
         self._allocate_batch()
 
 
 @kernel()
 def _fill(  # type: ignore[no-untyped-def]
-    draws, filled, tail, head, n_step, gamma, scale, clip,
+    picks, filled, tail, head, n_step, gamma, scale, clip,
     first, action, reward, terminated, truncated,
-    frames, indices, out_action, out_reward, out_discount,
+    frames, indices, sampled, out_action, out_reward, out_discount,
 ):  # fmt: skip
-    """Turn uniform draws into windows, seed by seed, until each has a batch. True when all have.
+    """Turn picked rows into windows, seed by seed, until each has a batch. True when all have.
 
-    A draw that hits a row which cannot start a window is passed over: an ignored reset row, one
+    A row is passed over which cannot start a window: an ignored reset row, one
     whose window runs into rows that are not there yet, or one whose stack of frames reaches back to
     rows that are not there any more.
     """
@@ -217,11 +273,10 @@ def _fill(  # type: ignore[no-untyped-def]
     complete = True
     for k in range(seeds):
         b = filled[k]
-        for draw in draws[k]:
+        for pick in picks[k]:
             if b == batch:
                 break
-            pick = int(draw * ((head - tail) * lanes))
-            row, lane = tail + pick // lanes, pick % lanes
+            row, lane = pick // lanes, pick % lanes
             end, total, discount = _window(
                 row, k, lane, head, n_step, gamma, scale, clip, first, reward, terminated, truncated
             )
@@ -229,6 +284,7 @@ def _fill(  # type: ignore[no-untyped-def]
                 continue
             _stack(indices, 1, k, b, end, lane, tail, frames, first)
             start_slot = row % slots
+            sampled[k, b] = pick
             out_action[k, b] = action[start_slot, k, lane]
             out_reward[k, b] = total
             out_discount[k, b] = discount
@@ -236,6 +292,44 @@ def _fill(  # type: ignore[no-untyped-def]
         filled[k] = b
         complete = complete and b == batch
     return complete
+
+
+@kernel()
+def _admit(  # type: ignore[no-untyped-def]
+    k, start, again, tail, head, n_step, gamma, scale, clip,
+    first, reward, terminated, truncated, frames, indices, tree, fresh,
+):  # fmt: skip
+    """Priorities of seed k's rows after rows ``start`` to ``head`` were added; how many more may be drawn.
+
+    A row that may be drawn keeps its priority, and has ``fresh`` where it has none.
+    """
+    slots, _, lanes = first.shape
+    leaves = tree.shape[0] // 2
+    more = 0
+    for row in range(start, head + 1):  # what these places held is gone
+        for lane in range(lanes):
+            place = (row % slots) * lanes + lane
+            if tree[leaves + place] > 0.0:
+                more -= 1
+                put(tree, place, 0.0)
+    for part in range(2):  # the oldest rows, of which stacks are cut, and the newest
+        low, high = (tail, min(tail + frames - 1, again)) if part == 0 else (again, head)
+        for row in range(low, high):
+            for lane in range(lanes):
+                end, _, _ = _window(
+                    row, k, lane, head, n_step, gamma, scale, clip,
+                    first, reward, terminated, truncated,
+                )  # fmt: skip
+                may = end != row and not _stack(indices, 0, k, 0, row, lane, tail, frames, first)
+                place = (row % slots) * lanes + lane
+                had = tree[leaves + place] > 0.0
+                if may and not had:
+                    more += 1
+                    put(tree, place, fresh)
+                elif had and not may:
+                    more -= 1
+                    put(tree, place, 0.0)
+    return more
 
 
 @inlined()

@@ -16,12 +16,25 @@ from runners.train import one_thread, run
 from tests.agents.test_meta import CASES
 
 SEEDS = (3, 4, 5)
+_DQN = {
+    "env": "CartPole-v1",
+    "steps": 800,
+    "lanes": 4,
+    "rollout_length": 8,
+    "batch_size": 32,
+    "learning_starts": 100,
+    "target_period": 100,
+    "replay_size": 1_000,
+    "hidden": (32, 32),
+    "epsilon_steps": 1_000,
+    "n_step": 2,
+    "replay_ratio": 0.5,
+}
 SMALL = {
-    "dqn": {
-        "env": "CartPole-v1", "steps": 800, "lanes": 4, "rollout_length": 8, "batch_size": 32,
-        "learning_starts": 100, "target_period": 100, "replay_size": 1_000, "hidden": (32, 32),
-        "epsilon_steps": 1_000, "n_step": 2, "replay_ratio": 0.5, "double": False,
+    **{
+        name: _DQN for name, entry in AGENTS.items() if entry.module in ("agents.dqn", "agents.dqn_named")
     },
+    "dqn": {**_DQN, "double": False},
     "pqn": {
         "env": "CartPole-v1", "steps": 2_048, "lanes": 16, "rollout_length": 8,
         "minibatch_size": 32, "hidden": (32, 32), "epsilon_steps": 2_000,

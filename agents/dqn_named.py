@@ -1,0 +1,93 @@
+"""Members of DQN's family that have a paper and a name: each is DQN with its switches set.
+
+A switch may be set otherwise by its flag; what differs from the paper besides is said by `agents.dqn`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from agents.dqn import GROUP as GROUP  # the agents' interface, which they share
+from agents.dqn import DQNConfig
+from agents.dqn import make_actor as make_actor
+from agents.dqn import make_learner as make_learner
+from agents.hyper import at_least, positive, unit
+
+
+@dataclass(frozen=True)
+class DoubleDQNConfig(DQNConfig):
+    """van Hasselt, Guez & Silver 2016, arXiv:1509.06461."""
+
+    double: bool = True
+    """choose the next action by the online network"""
+
+
+@dataclass(frozen=True)
+class DuelingDQNConfig(DQNConfig):
+    """Wang et al. 2016, arXiv:1511.06581, which is double too."""
+
+    double: bool = True
+    """choose the next action by the online network"""
+    dueling: bool = True
+    """value and advantage streams"""
+
+
+@dataclass(frozen=True)
+class C51Config(DQNConfig):
+    """Bellemare, Dabney & Munos 2017, arXiv:1707.06887."""
+
+    distributional: Literal["none", "c51", "qr", "iqn"] = "c51"
+    """what is learned of a return beyond its mean"""
+
+
+@dataclass(frozen=True)
+class QRDQNConfig(DQNConfig):
+    """Dabney et al. 2018, arXiv:1710.10044."""
+
+    distributional: Literal["none", "c51", "qr", "iqn"] = "qr"
+    """what is learned of a return beyond its mean"""
+
+
+@dataclass(frozen=True)
+class IQNConfig(DQNConfig):
+    """Dabney et al. 2018, arXiv:1806.06923; policies go by 32 even fractions, not by drawn ones."""
+
+    distributional: Literal["none", "c51", "qr", "iqn"] = "iqn"
+    """what is learned of a return beyond its mean"""
+    atoms: Annotated[int, at_least(1)] = 32
+    """places (c51), quantiles (qr) or sampled fractions (iqn)"""
+
+
+@dataclass(frozen=True)
+class MunchausenDQNConfig(DQNConfig):
+    """Vieillard, Pietquin & Geist 2020, arXiv:2007.14430."""
+
+    munchausen: bool = True
+    """a softmax policy, whose log-probability is added to the reward"""
+
+
+@dataclass(frozen=True)
+class RainbowConfig(DQNConfig):
+    """Hessel et al. 2018, arXiv:1710.02298: double, dueling, C51, noisy, prioritized, three steps."""
+
+    n_step: Annotated[int, at_least(1)] = 3
+    """rewards summed before bootstrapping"""
+    double: bool = True
+    """choose the next action by the online network"""
+    dueling: bool = True
+    """value and advantage streams"""
+    distributional: Literal["none", "c51", "qr", "iqn"] = "c51"
+    """what is learned of a return beyond its mean"""
+    prioritized: bool = True
+    """sample transitions by their last error"""
+    priority_alpha: Annotated[float, unit()] = 0.5
+    """0 samples uniformly, 1 in proportion to the error"""
+    noisy: bool = True
+    """learned noise in the linear layers, also while acting"""
+    epsilon_start: Annotated[float, unit()] = 0.0
+    """share of random actions at the start"""
+    epsilon_end: Annotated[float, unit()] = 0.0
+    """share of random actions in the end"""
+    adam_eps: Annotated[float, positive()] = 1.5e-4
+    """Adam's epsilon"""
