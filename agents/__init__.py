@@ -30,6 +30,18 @@ AGENTS: dict[str, AgentEntry] = {
         "agents.tabular", "DoubleQConfig", "two tables, one chooses and the other values",
         "van Hasselt 2010", tabular=True,
     ),
+    "n_step_sarsa": AgentEntry(
+        "agents.tabular", "NStepSarsaConfig", "SARSA over n steps",
+        "Sutton & Barto 2018, section 7.2", tabular=True,
+    ),
+    "tree_backup": AgentEntry(
+        "agents.tabular", "TreeBackupConfig", "n steps, the policy's mean over what was not taken",
+        "Precup et al. 2000", tabular=True,
+    ),
+    "q_sigma": AgentEntry(
+        "agents.tabular", "QSigmaConfig", "n steps, between sampling and the policy's mean",
+        "De Asis et al. 2018, arXiv:1703.01327", tabular=True,
+    ),
     "dqn": AgentEntry(
         "agents.dqn", "DQNConfig", "deep Q-network: replay, target network; every part of its family a switch",
         "Mnih et al. 2015, arXiv:1312.5602",

@@ -14,61 +14,31 @@ coin, each row one from the learner's.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 
 from agents.contract import Array, Params, Rollout, State
 from agents.exploration import greedy
-from agents.hyper import at_least, check, positive, unit
+from agents.tabular_config import EXPLORATIONS, Sizes, TabularConfig
 from agents.tabular_kernels import (
+    BOLTZMANN,
     DOUBLE_Q,
+    EPSILON_GREEDY,
     EXPECTED_SARSA,
     Q_LEARNING,
     SARSA,
+    UCB,
     choose_lanes,
-    learn_rows,
     linear,
 )
+from agents.tabular_rules import learn_rows
+from agents.tabular_steps import NStepSarsaConfig, QSigmaConfig, TreeBackupConfig
 from envs.contract import Spec
 
+__all__ = ["NStepSarsaConfig", "QSigmaConfig", "TreeBackupConfig"]
 GROUP = 64  # seeds in one process; tables are small
-
-
-@dataclass(frozen=True)
-class TabularConfig:
-    """Hyperparameters of a tabular agent; all steps are lane steps of one seed."""
-
-    rule: ClassVar[int]
-
-    lr: Annotated[float, positive(1)] = 0.1
-    """step size at the start"""
-    lr_end: Annotated[float, positive(1)] = 0.1
-    """step size in the end"""
-    lr_steps: Annotated[int, at_least(0)] = 0
-    """lane steps over which it falls; 0: lr_end from the start"""
-    gamma: Annotated[float, unit()] = 0.99
-    """discount per step"""
-    epsilon_start: Annotated[float, unit()] = 1.0
-    """share of random actions at the start"""
-    epsilon_end: Annotated[float, unit()] = 0.1
-    """share of random actions in the end"""
-    epsilon_steps: Annotated[int, at_least(0)] = 50_000
-    """lane steps over which it falls"""
-    initial_value: float = 0.0
-    """what the table holds before it is learned; a high value is optimism"""
-
-    def __post_init__(self) -> None:
-        check(self)
-
-    def schedule(self) -> tuple[float, ...]:
-        """The numbers of the two schedules, as the kernels take them."""
-        return (
-            self.lr, self.lr_end, float(self.lr_steps),
-            self.epsilon_start, self.epsilon_end, float(self.epsilon_steps),
-        )  # fmt: skip
 
 
 class QLearningConfig(TabularConfig):
@@ -93,18 +63,28 @@ class DoubleQConfig(TabularConfig):
     """Double Q-learning: one table chooses the next action, the other values it."""
 
     rule = DOUBLE_Q
+    tables = 2
+
+    @property
+    def coins(self) -> int:
+        """One: which table learns, and what is left of it breaks ties."""
+        return 1
 
 
 class TabularActor:
-    """ε-greedy on the table of each seed; ties at random while it explores, else by lowest index."""
+    """Explores by the table of each seed, ties at random; else the best action, ties to the lowest."""
 
     stored = False  # it has no state
 
-    def __init__(self, tables: int, spec: Spec, generators: Sequence[np.random.Generator]) -> None:
-        shape = (len(generators), tables, spec.num_states, spec.num_actions)
-        self.q = np.zeros(shape)
+    def __init__(
+        self, config: TabularConfig, spec: Spec, generators: Sequence[np.random.Generator]
+    ) -> None:
+        seeds, shape = len(generators), (spec.num_states, spec.num_actions)
+        self.explore = EXPLORATIONS[config.exploration]
+        self.q = np.zeros((seeds, config.tables, *shape))
+        self.visits = np.zeros((seeds, *(shape if self.explore == UCB else (1, 1))))
         self.generators = generators
-        self.epsilon = 1.0
+        self.level = 1.0  # ε, temperature or the width of bounds
 
     def initial_state(self, lanes: int) -> State:
         """None: a state is all there is."""
@@ -123,10 +103,25 @@ class TabularActor:
         for k, generator in enumerate(self.generators):
             generator.random(out=draws[k])
         if mask is not None:
-            return choose_legal(self.values(obs), mask, self.epsilon, draws), state, {}
+            return self._choose_legal(obs, mask, draws), state, {}
         actions = np.empty(obs.shape, np.int64)
-        choose_lanes(self.q, obs, self.epsilon, draws, actions)
+        choose_lanes(self.explore, self.q, self.visits, obs, self.level, draws, actions)
         return actions, state, {}
+
+    def _choose_legal(self, obs: Array, mask: Array, draws: Array) -> Array:
+        """Among legal actions; the kernel's values are sums over tables, and so are these."""
+        values = self.values(obs) * self.q.shape[1]
+        if self.explore == BOLTZMANN:
+            return sample_legal(values, mask, self.level, draws)
+        if self.explore == UCB:
+            count = self.visits[np.arange(len(obs))[:, None], obs]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                total = np.log(count.sum(axis=-1, keepdims=True))
+                bonus = np.where(count > 0, self.level * np.sqrt(total / count), np.inf)
+            return choose_legal(
+                np.where(values > -np.inf, values + bonus, values), mask, 0.0, draws
+            )
+        return choose_legal(values, mask, self.level, draws)
 
     def values(self, obs: Array) -> Array:
         """What the policy goes by, [K, n, A]."""
@@ -135,9 +130,11 @@ class TabularActor:
         return values
 
     def load_params(self, params: Params) -> None:
-        """Copy the tables and take ε."""
+        """Copy the tables, and what exploration goes by."""
         np.copyto(self.q, params.tensors["q"].numpy())
-        self.epsilon = params.scalars["epsilon"]
+        if "visits" in params.tensors:
+            np.copyto(self.visits, params.tensors["visits"].numpy())
+        self.level = params.scalars.get("level", params.scalars["epsilon"])
 
 
 def choose_legal(values: Array, mask: Array, epsilon: float, draws: Array) -> Array:
@@ -158,6 +155,15 @@ def choose_legal(values: Array, mask: Array, epsilon: float, draws: Array) -> Ar
     count = best.cumsum(-1)
     pick = (draws[..., 1] * count[..., -1]).astype(np.int64)
     chosen: Array = (count > pick[..., None]).argmax(-1)
+    return chosen
+
+
+def sample_legal(values: Array, mask: Array, temperature: float, draws: Array) -> Array:
+    """`tabular_kernels.softmax_action` among legal actions; arguments as those of `choose_legal`."""
+    legal = np.where(_some(mask), values, -np.inf)
+    weight = np.exp((legal - legal.max(-1, keepdims=True)) / temperature).cumsum(-1)
+    # the first one beyond the draw has a weight of its own, so it is legal
+    chosen: Array = (weight > draws[..., 1:] * weight[..., -1:]).argmax(-1)
     return chosen
 
 
@@ -182,13 +188,15 @@ class TabularLearner:
         generators: Sequence[np.random.Generator],
     ) -> None:
         self.config, self.lanes = config, lanes
+        self.explore = EXPLORATIONS[config.exploration]
         self.generators = list(generators)
-        tables = 2 if config.rule == DOUBLE_Q else 1
-        shape = (len(self.generators), tables, spec.num_states, spec.num_actions)
-        self.q = np.full(shape, config.initial_value)
-        self.waiting = np.zeros((shape[0], lanes, 5))
-        self.sums = np.zeros((shape[0], 4))  # over the rows learned since metrics were read
-        self.means = np.zeros((shape[0], 3))  # as they were read last
+        sizes = Sizes(len(self.generators), lanes, spec.num_states, spec.num_actions)
+        shape = (spec.num_states, spec.num_actions)
+        self.q = np.full((sizes.seeds, config.tables, *shape), float(config.initial_value))
+        self.visits = np.zeros((sizes.seeds, *(shape if self.explore == UCB else (1, 1))))
+        self.memory = config.remembers(sizes)
+        self.sums = np.zeros((sizes.seeds, 4))  # over the rows learned since metrics were read
+        self.means = np.zeros((sizes.seeds, 3))  # as they were read last
         self.fused = False  # a fused source learns in its kernel; observing then only counts
         self.updates = self.lane_steps = self.version = 0
 
@@ -219,20 +227,24 @@ class TabularLearner:
                 q[:, state, action] = allowed_now if allowed else -np.inf
 
     def _learn(self, rollout: Rollout) -> None:
-        c = self.config
-        lr = linear(self.lane_steps, c.lr, c.lr_end, float(c.lr_steps))
-        epsilon = self._epsilon()
+        lr = linear(self.lane_steps, *self.config.schedule()[:3])
         columns = [
             self._by_seed(column)
             for column in (
                 rollout.obs, rollout.first, rollout.action, rollout.reward, rollout.terminated
             )
         ]  # fmt: skip
+        learn = learn_rows(self.config.rule, self.explore)
         for k in range(len(self.q)):
-            learn_rows(  # type: ignore[call-arg] # numba's stub takes no starred arguments
-                c.rule, self.q[k], *(column[k] for column in columns),
-                self.coins(k, rollout.rows), self.waiting[k], c.gamma, lr, epsilon, self.sums[k],
+            learn(
+                self.q[k], self.visits[k], *(column[k] for column in columns),
+                self.coins(k, rollout.rows), self.remembered(k), self.config.numbers(),
+                lr, self._level(), self.sums[k],
             )  # fmt: skip
+
+    def remembered(self, k: int) -> Any:
+        """What the rule remembers of seed k, as its kernel takes it: views."""
+        return self.config.memory(**{name: array[k] for name, array in self.memory.items()})
 
     def _by_seed(self, column: Array) -> Array:
         """[T, K n, ...] to [K, T, n, ...]."""
@@ -240,17 +252,14 @@ class TabularLearner:
         return np.ascontiguousarray(column.reshape(shape).swapaxes(0, 1))
 
     def coins(self, k: int, rows: int) -> Array:
-        """[T, n] uniform numbers of seed k, drawn only for the rule that needs them."""
-        if self.config.rule != DOUBLE_Q:
+        """[T, n c] uniform numbers of seed k, c a lane: as many as the rule takes at a row."""
+        if not self.config.coins:
             return np.empty((0, 0))
-        return self.generators[k].random((rows, self.lanes))
+        return self.generators[k].random((rows, self.lanes * self.config.coins))
 
-    def _epsilon(self) -> float:
-        c = self.config
-        epsilon: float = linear(
-            self.lane_steps, c.epsilon_start, c.epsilon_end, float(c.epsilon_steps)
-        )
-        return epsilon
+    def _level(self) -> float:
+        level: float = linear(self.lane_steps, *self.config.schedule()[3:])
+        return level
 
     def updates_due(self) -> int:
         """None: `observe` has learned."""
@@ -260,9 +269,14 @@ class TabularLearner:
         """Nothing is ever due."""
 
     def params(self) -> Params:
-        """Copies of the tables, and ε at the clock."""
-        tensors = {"q": torch.from_numpy(self.q.copy())}
-        return Params(self.version, self.lane_steps, tensors, {"epsilon": self._epsilon()})
+        """Copies of the tables, and at the clock the ε, or the level of what takes its place."""
+        tensors, level = {"q": torch.from_numpy(self.q.copy())}, self._level()
+        scalars = {"epsilon": level}
+        if self.explore != EPSILON_GREEDY:
+            scalars = {"epsilon": 0.0, "level": level}
+        if self.explore == UCB:
+            tensors["visits"] = torch.from_numpy(self.visits.copy())
+        return Params(self.version, self.lane_steps, tensors, scalars)
 
     def metrics(self) -> dict[str, Array]:
         """Means [K] over the rows learned since this was last asked for; the last ones without any."""
@@ -277,7 +291,8 @@ class TabularLearner:
     def state_dict(self) -> State:
         return {
             "q": self.q,
-            "waiting": self.waiting,
+            "visits": self.visits,
+            "memory": self.memory,
             "sums": self.sums,
             "means": self.means,
             "generators": [generator.bit_generator.state for generator in self.generators],
@@ -287,7 +302,9 @@ class TabularLearner:
         }
 
     def load_state_dict(self, state: State) -> None:
-        self.q[:], self.waiting[:] = state["q"], state["waiting"]
+        self.q[:], self.visits[:] = state["q"], state["visits"]
+        for name, array in self.memory.items():
+            array[:] = state["memory"][name]
         self.sums[:], self.means[:] = state["sums"], state["means"]
         for generator, saved in zip(self.generators, state["generators"], strict=True):
             generator.bit_generator.state = saved
@@ -297,7 +314,8 @@ class TabularLearner:
     def keep(self, seeds: Sequence[int]) -> None:
         """Go on with the seeds at these positions of the group only."""
         kept = list(seeds)
-        self.q, self.waiting = self.q[kept], self.waiting[kept]
+        self.q, self.visits = self.q[kept], self.visits[kept]
+        self.memory = {name: array[kept] for name, array in self.memory.items()}
         self.sums, self.means = self.sums[kept], self.means[kept]
         self.generators = [self.generators[k] for k in kept]
 
@@ -305,8 +323,8 @@ class TabularLearner:
 def make_actor(
     config: TabularConfig, spec: Spec, generators: Sequence[np.random.Generator]
 ) -> TabularActor:
-    """An ε-greedy actor for as many seeds as there are generators."""
-    return TabularActor(2 if config.rule == DOUBLE_Q else 1, spec, generators)
+    """An actor for as many seeds as there are generators."""
+    return TabularActor(config, spec, generators)
 
 
 def make_learner(

@@ -29,13 +29,13 @@ RUN_DEFAULTS: Settings = {
 }
 """Of any agent that `AGENT_DEFAULTS` says nothing else about."""
 
+_TABULAR_AGENTS = (
+    "q_learning", "sarsa", "expected_sarsa", "double_q", "n_step_sarsa", "tree_backup", "q_sigma",
+)  # fmt: skip
 _TABULAR: Settings = {"lanes": 1}  # one lane: each update sees the table the last one left
 
 AGENT_DEFAULTS: Mapping[str, Settings] = {
-    "q_learning": _TABULAR,
-    "sarsa": _TABULAR,
-    "expected_sarsa": _TABULAR,
-    "double_q": _TABULAR,
+    **dict.fromkeys(_TABULAR_AGENTS, _TABULAR),
     "dqn": {"lanes": 8, "rollout_length": 16},
     "pqn": {"lanes": 128, "rollout_length": 16},
 }
@@ -55,7 +55,6 @@ _TABLES: Mapping[str, Settings] = {
     "Taxi-v4": _table(2_000_000),
     "CliffWalking-v1": _table(500_000),
 }
-_TABULAR_AGENTS = ("q_learning", "sarsa", "expected_sarsa", "double_q")
 
 _ATARI: Settings = {
     "hidden": (512,), "frame_stack": 4, "reward_clip": 1.0, "epsilon_steps": 250_000,

@@ -99,7 +99,7 @@ MORE = {
         "tests/agents/test_optimizer.py::test_each_seed_is_clipped_by_its_own_norm",
     ),
     "SARSA bootstraps from the action before": Mutant(
-        KERNELS, "waiting[lane, 4], s, a, epsilon", "waiting[lane, 4], s, taken, epsilon",
+        KERNELS, "waiting[lane, 4], s, a,", "waiting[lane, 4], s, taken,",
         f"{TABLE}::test_sarsa_learns_one_row_late_with_the_action_that_was_taken",
     ),
     "the seeds share their generators": Mutant(

@@ -15,7 +15,8 @@ import numpy as np
 
 from agents.contract import Array, Params, Rollout, State
 from agents.tabular import TabularLearner
-from agents.tabular_kernels import choose, learn_row, linear
+from agents.tabular_kernels import DOUBLE_Q, UCB, choose, learn_row, linear
+from agents.tabular_rules import count_visits, learn_further
 from envs.contract import VectorSimulator
 from envs.kernel import kernel
 from envs.tabular import TabularVectorEnv, sample_reset, sample_step
@@ -80,10 +81,11 @@ class FusedSource:
         """One seed's rows, in a kernel that holds no lock."""
         learner, env = self.learner, self.simulators[k]
         self.obs[k, 0], self.first[k, 0] = self.obs[k, self.newest], self.first[k, self.newest]
-        _run_rows(learner.config.rule)(
-            rows, learner.config.gamma, learner.config.schedule(),
+        _run_rows(learner.config.rule, learner.explore)(
+            rows, learner.config.numbers(), learner.config.schedule(),
             learner.lane_steps, env.tables, env.np_random, self.generators[k], env.state, env.elapsed,
-            env.done, learner.q[k], learner.waiting[k], learner.coins(k, rows), learner.sums[k],
+            env.done, learner.q[k], learner.visits[k], learner.remembered(k), learner.coins(k, rows),
+            learner.sums[k],
             self.obs[k], self.first[k], self.action[k], self.reward[k],
             self.terminated[k], self.truncated[k],
         )  # fmt: skip
@@ -144,27 +146,25 @@ def _tabular(env: VectorSimulator) -> TabularVectorEnv:
 
 
 @functools.cache
-def _run_rows(rule: int) -> Callable[..., None]:
-    """The kernel of one rule.
-
-    The rule is a constant of it and no argument: what the other rules need leaves the loop, which
-    halves the time of a row.
-    """
+def _run_rows(rule: int, explore: int) -> Callable[..., None]:
+    """The kernel of one rule and one way to explore, constants of it; see `agents.tabular_rules`."""
 
     @kernel()
     def run_rows(  # type: ignore[no-untyped-def]
-        rows, gamma, schedule, lane_steps, tables, env_rng, actor_rng, state, elapsed, done,
-        q, waiting, coins, sums, obs, first, action, reward, terminated, truncated,
+        rows, numbers, schedule, lane_steps, tables, env_rng, actor_rng, state, elapsed, done,
+        q, visits, memory, coins, sums, obs, first, action, reward, terminated, truncated,
     ):  # fmt: skip
         """The rows of one seed. Within a row: all lanes act, all step, all learn, as in the loop."""
-        lr_start, lr_end, lr_steps, epsilon_start, epsilon_end, epsilon_steps = schedule
+        lr_start, lr_end, lr_steps, level_start, level_end, level_steps = schedule
         lanes = state.shape[0]
         for t in range(rows):
-            epsilon = linear(lane_steps, epsilon_start, epsilon_end, epsilon_steps)
+            level = linear(lane_steps, level_start, level_end, level_steps)
             lr = linear(lane_steps, lr_start, lr_end, lr_steps)
             for lane in range(lanes):
                 explore_draw, action_draw = actor_rng.random(), actor_rng.random()
-                action[t, lane] = choose(q, obs[t, lane], epsilon, explore_draw, action_draw)
+                action[t, lane] = choose(
+                    explore, q, visits, obs[t, lane], level, explore_draw, action_draw
+                )
             for lane in range(lanes):
                 first[t + 1, lane] = done[lane]
                 if done[lane]:
@@ -181,10 +181,18 @@ def _run_rows(rule: int) -> Callable[..., None]:
                 done[lane] = ended or cut
                 obs[t + 1, lane] = state[lane]
                 terminated[t, lane], truncated[t, lane] = ended, cut
-            learn_row(
-                rule, q, t, obs, first, action, reward, terminated, coins, waiting,
-                gamma, lr, epsilon, sums,
-            )  # fmt: skip
+            if explore == UCB:
+                count_visits(visits, t, obs, first, action)
+            if rule <= DOUBLE_Q:
+                learn_row(
+                    rule, explore, q, t, obs, first, action, reward, terminated, coins, memory,
+                    numbers, lr, level, sums,
+                )  # fmt: skip
+            else:
+                learn_further(
+                    rule, explore, q, t, obs, first, action, reward, terminated, memory,
+                    numbers, lr, level, sums,
+                )  # fmt: skip
             lane_steps += lanes
 
     return run_rows

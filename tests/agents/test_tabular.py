@@ -166,7 +166,7 @@ def test_step_size_and_epsilon_go_by_the_clock():
 def actor(q, epsilon=0.0, seed=0):
     made = tabular.make_actor(tabular.QLearningConfig(), SPEC, [np.random.default_rng(seed)])
     made.q[0, 0] = q
-    made.epsilon = epsilon
+    made.level = epsilon
     return made
 
 
@@ -196,7 +196,7 @@ def test_exploring_is_uniform():
 def test_double_q_acts_by_both_tables():
     made = tabular.make_actor(tabular.DoubleQConfig(), SPEC, [np.random.default_rng(0)])
     made.q[0, 0, 0], made.q[0, 1, 0] = [3.0, 0.0], [0.0, 4.0]
-    made.epsilon = 0.0
+    made.level = 0.0
     assert act(made, [0]).tolist() == act(made, [0], explore=False).tolist() == [1]
 
 
@@ -206,7 +206,7 @@ def test_the_actor_takes_a_copy_of_what_is_published():
     acting = actor(np.zeros((3, 2)))
     acting.load_params(params)
     assert (acting.q == made.q).all()
-    assert acting.epsilon == 0.2
+    assert acting.level == 0.2
     made.q += 1.0
     assert (acting.q != made.q).all()
 
@@ -280,7 +280,9 @@ def test_choosing_among_all_is_choosing_freely():
     q = rng.integers(3, size=(2, 2, 5, 4)).astype(float)  # ties abound
     states, draws = rng.integers(5, size=(2, 300)), rng.random((2, 300, 2))
     free = np.empty((2, 300), np.int64)
-    tabular_kernels.choose_lanes(q, states, 0.4, draws, free)
+    tabular_kernels.choose_lanes(
+        tabular_kernels.EPSILON_GREEDY, q, np.zeros((2, 1, 1)), states, 0.4, draws, free
+    )
     values = q.mean(axis=1)[np.arange(2)[:, None], states]
     masked = tabular.choose_legal(values, np.ones(values.shape, np.int8), 0.4, draws)
     assert (masked == free).all()
