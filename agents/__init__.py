@@ -42,6 +42,18 @@ AGENTS: dict[str, AgentEntry] = {
         "agents.tabular", "QSigmaConfig", "n steps, between sampling and the policy's mean",
         "De Asis et al. 2018, arXiv:1703.01327", tabular=True,
     ),
+    "sarsa_lambda": AgentEntry(
+        "agents.tabular", "SarsaLambdaConfig", "SARSA with eligibility traces",
+        "Rummery & Niranjan 1994", tabular=True,
+    ),
+    "watkins_q": AgentEntry(
+        "agents.tabular", "WatkinsConfig", "Q(λ) whose traces end where the policy is left",
+        "Watkins 1989", tabular=True,
+    ),
+    "peng_q": AgentEntry(
+        "agents.tabular", "PengConfig", "Q(λ) whose traces go on whatever is done",
+        "Peng & Williams 1996", tabular=True,
+    ),
     "dqn": AgentEntry(
         "agents.dqn", "DQNConfig", "deep Q-network: replay, target network; every part of its family a switch",
         "Mnih et al. 2015, arXiv:1312.5602",

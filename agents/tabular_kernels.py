@@ -156,13 +156,13 @@ def most_promising(q, visits, state, c, draw):  # type: ignore[no-untyped-def]
             best, count = bound, 1
         elif bound == best:
             count += 1
-    pick, found = int(draw * count), 0
+    left, found = int(draw * count), 0
     for action in range(num_actions):
         if upper_bound(q, visits, state, action, c) == best:
-            if pick == 0:
+            if left == 0:
                 found = action
                 break
-            pick -= 1
+            left -= 1
     return found
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-from agents import tabular_steps
+from agents import tabular_steps, tabular_traces
 from agents.tabular_kernels import DOUBLE_Q, UCB, learn_row
 from agents.tabular_steps import Q_SIGMA
+from agents.tabular_traces import PENG_LAMBDA
 from envs.kernel import inlined, kernel
 
 
@@ -34,6 +35,10 @@ def learn_further(  # type: ignore[no-untyped-def]
             rule, explore, q, t, obs, first, action, reward, terminated, memory, numbers,
             lr, level, sums,
         )  # fmt: skip
+    elif rule <= PENG_LAMBDA:
+        tabular_traces.learn_row(
+            rule, q, t, obs, first, action, reward, terminated, memory, numbers, lr, sums
+        )
 
 
 @functools.cache
