@@ -20,6 +20,7 @@ TD, VIEW = "tests/agents/test_td.py", "tests/agents/test_view.py"
 TABLE, DQN, PQN = (f"tests/agents/test_{name}.py" for name in ("tabular", "dqn", "pqn"))
 WINDOWS = "tests/agents/test_multistep.py::test_the_windows_of_the_ring_are_those_of_the_slow_twin"
 RING, KERNELS = "agents/replay/ring.py", "agents/tabular_kernels.py"
+PRIORITIZED = "tests/agents/test_prioritized.py"
 
 
 class Mutant(NamedTuple):
