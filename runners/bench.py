@@ -362,12 +362,30 @@ def _advise(argv: Sequence[str]) -> int:
 
 
 ADVISE = "advise"
+
+
+def bench_replay() -> list[Row]:
+    """Priorities of a million rows: draw 32 and update them, beside cpprb where it is installed."""
+    from runners import bench_family
+
+    return bench_family.replay()
+
+
+def bench_family() -> Iterator[Row]:
+    """What each switch of DQN adds to an update (MLP 64x64, batch 32)."""
+    from runners import bench_family
+
+    return bench_family.family()
+
+
 SIMULATORS = "simulators"
 SUBJECTS: dict[str, Callable[[], Iterable[Row]]] = {
     "help": bench_help,
     "worker": bench_worker,
     "frozenlake": bench_frozenlake,
     "group": bench_group,
+    "family": bench_family,
+    "replay": bench_replay,
     "sb3": bench_sb3,
     "solve": bench_solve,
 }

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from runners import bench, bench_advise
+from runners import bench, bench_advise, bench_family
 from runners.resolve import make_config
 
 
@@ -124,3 +124,13 @@ def test_advise_times_each_way_of_a_command(capsys, monkeypatch):
     assert "faster" in last
     assert bench.main(["advise"]) == 2
     assert bench.main(["advise", "dqn", "--lanse", "2"]) == 2
+
+
+def test_what_switches_cost_is_asked_of_plain_dqn(monkeypatch):
+    monkeypatch.setattr(bench_family, "FAMILY", {"noisy": {"noisy": True}})
+    monkeypatch.setattr(bench_family, "turns", lambda *works: [1000.0, 500.0][: len(works)])
+    plain, noisy = bench_family.family()
+    assert (plain.figure, noisy.figure) == ("1,000 µs an update", "2,000 µs")
+    assert noisy.ratio == 2.0
+    (row,) = bench_family.replay()
+    assert row.figure == "1000.0 µs"

@@ -1,0 +1,95 @@
+"""What the parts of DQN's family cost: each switch in an update, and a prioritized replay's tree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from runners.bench import Loop, Row, timed, turns
+
+
+def replay() -> list[Row]:
+    """Priorities of a million rows: update 32 and draw 32, beside cpprb where it is installed."""
+    from agents.replay.prioritized import Priorities
+
+    size, batch, times = 1_000_000, 32, 2_000
+    ours = Priorities(1, size, 0.6, 0.4, 10**9)
+    rng = np.random.default_rng(0)
+    ours.load_state_dict({"leaves": rng.random((1, size)), "largest": np.ones(1)})
+    errors, uniform = rng.random((times, batch)), rng.random((times, batch))
+    places, weights = np.zeros(batch, np.int64), np.ones(batch, np.float32)
+
+    def mine() -> None:
+        for t in range(times):
+            ours.draw(0, uniform[t], places)
+            ours.weights(0, places, 0, weights)
+            ours.set(0, places, errors[t])
+
+    mine()
+    works = [mine]
+    try:
+        import cpprb  # type: ignore[import-not-found]
+    except ImportError:
+        cpprb = None
+    else:
+        theirs = cpprb.PrioritizedReplayBuffer(size, {"x": {}}, alpha=0.6)
+        for _ in range(size // 10_000):
+            theirs.add(x=np.zeros(10_000), priorities=rng.random(10_000))
+
+        def others() -> None:
+            for t in range(times):
+                theirs.update_priorities(theirs.sample(batch, beta=0.4)["indexes"], errors[t])
+
+        works.append(others)
+    microseconds = [1e6 / rate for rate in turns(*(partial(timed, work, times) for work in works))]
+    against = f"cpprb: {microseconds[1]:.1f} µs" if cpprb else "cpprb is not installed"
+    ratio = microseconds[1] / microseconds[0] if cpprb else None
+    return [
+        Row("draw 32 of 1 M by priority and update", f"{microseconds[0]:.1f} µs", against, ratio)
+    ]
+
+
+FAMILY: dict[str, dict[str, Any]] = {
+    "double": {"double": True},
+    "dueling": {"dueling": True},
+    "munchausen": {"munchausen": True},
+    "c51": {"distributional": "c51"},
+    "qr": {"distributional": "qr"},
+    "iqn": {"distributional": "iqn", "atoms": 32},
+    "value rescaling": {"value_rescale": True},
+    "prioritized": {"prioritized": True},
+    "noisy": {"noisy": True},
+    "dropout": {"dropout": 0.1},
+    "n-step": {"n_step": 3},
+    "rainbow": {
+        "double": True, "dueling": True, "distributional": "c51", "prioritized": True, "noisy": True,
+        "n_step": 3,
+    },
+}  # fmt: skip
+"""What each switch costs is asked of DQN with nothing else on."""
+
+
+def family() -> Iterator[Row]:
+    """What each switch of DQN adds to an update (MLP 64x64, batch 32)."""
+    from runners.resolve import make_config
+
+    def updates(**switches: Any) -> Callable[[], float]:
+        config = make_config(
+            "dqn", "CartPole-v1", **{
+                "batch_size": 32, "n_step": 1, "layer_norm": False, "double": False, "lanes": 8,
+                "replay_ratio": 0.5, "rollout_length": 16, "steps": 10**6, **switches,
+            },
+        )  # fmt: skip
+        loop = Loop(config, 1)
+        loop.run(20)
+        return lambda: timed(lambda: loop.update(200), 200)
+
+    plain, *others = turns(updates(), *(updates(**switches) for switches in FAMILY.values()))
+    yield Row("dqn", f"{1e6 / plain:,.0f} µs an update", "")
+    for name, rate in zip(FAMILY, others, strict=True):
+        yield Row(
+            f"and {name}", f"{1e6 / rate:,.0f} µs", f"dqn: {1e6 / plain:,.0f} µs", plain / rate
+        )
