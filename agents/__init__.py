@@ -54,6 +54,18 @@ AGENTS: dict[str, AgentEntry] = {
         "agents.tabular", "PengConfig", "Q(λ) whose traces go on whatever is done",
         "Peng & Williams 1996", tabular=True,
     ),
+    "dyna_q": AgentEntry(
+        "agents.tabular", "DynaQConfig", "Q-learning that plans with a model it has learned",
+        "Sutton 1990", tabular=True,
+    ),
+    "dyna_q_plus": AgentEntry(
+        "agents.tabular", "DynaQPlusConfig", "Dyna-Q with a bonus for what was not tried for long",
+        "Sutton 1990", tabular=True,
+    ),
+    "prioritized_sweeping": AgentEntry(
+        "agents.tabular", "PrioritizedSweepingConfig", "plans where values have changed most",
+        "Moore & Atkeson 1993", tabular=True,
+    ),
     "dqn": AgentEntry(
         "agents.dqn", "DQNConfig", "deep Q-network: replay, target network; every part of its family a switch",
         "Mnih et al. 2015, arXiv:1312.5602",

@@ -33,14 +33,15 @@ from agents.tabular_kernels import (
     choose_lanes,
     linear,
 )
+from agents.tabular_models import DynaQConfig, DynaQPlusConfig, PrioritizedSweepingConfig
 from agents.tabular_rules import learn_rows
 from agents.tabular_steps import NStepSarsaConfig, QSigmaConfig, TreeBackupConfig
 from agents.tabular_traces import PengConfig, SarsaLambdaConfig, WatkinsConfig
 from envs.contract import Spec
 
 __all__ = [
-    "NStepSarsaConfig", "PengConfig", "QSigmaConfig", "SarsaLambdaConfig", "TreeBackupConfig",
-    "WatkinsConfig",
+    "DynaQConfig", "DynaQPlusConfig", "NStepSarsaConfig", "PengConfig", "PrioritizedSweepingConfig",
+    "QSigmaConfig", "SarsaLambdaConfig", "TreeBackupConfig", "WatkinsConfig",
 ]  # fmt: skip
 GROUP = 64  # seeds in one process; tables are small
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-from agents import tabular_steps, tabular_traces
+from agents import tabular_models, tabular_steps, tabular_traces
 from agents.tabular_kernels import DOUBLE_Q, UCB, learn_row
+from agents.tabular_models import PRIORITIZED_SWEEPING
 from agents.tabular_steps import Q_SIGMA
 from agents.tabular_traces import PENG_LAMBDA
 from envs.kernel import inlined, kernel
@@ -27,8 +28,9 @@ def count_visits(visits, t, obs, first, action):  # type: ignore[no-untyped-def]
 
 @inlined()
 def learn_further(  # type: ignore[no-untyped-def]
-    rule, explore, q, t, obs, first, action, reward, terminated, memory, numbers, lr, level, sums
-):
+    rule, explore, q, t, obs, first, action, reward, terminated, coins, memory, numbers,
+    lr, level, sums,
+):  # fmt: skip
     """Learn row t by a rule of more than one step."""
     if rule <= Q_SIGMA:
         tabular_steps.learn_row(
@@ -38,6 +40,10 @@ def learn_further(  # type: ignore[no-untyped-def]
     elif rule <= PENG_LAMBDA:
         tabular_traces.learn_row(
             rule, q, t, obs, first, action, reward, terminated, memory, numbers, lr, sums
+        )
+    elif rule <= PRIORITIZED_SWEEPING:
+        tabular_models.learn_row(
+            rule, q, t, obs, first, action, reward, terminated, coins, memory, numbers, lr, sums
         )
 
 
@@ -59,7 +65,7 @@ def learn_rows(rule: int, explore: int) -> Callable[..., None]:
                 )  # fmt: skip
             else:
                 learn_further(
-                    rule, explore, q, t, obs, first, action, reward, terminated, memory,
+                    rule, explore, q, t, obs, first, action, reward, terminated, coins, memory,
                     numbers, lr, level, sums,
                 )  # fmt: skip
 

@@ -31,7 +31,7 @@ RUN_DEFAULTS: Settings = {
 
 _TABULAR_AGENTS = (
     "q_learning", "sarsa", "expected_sarsa", "double_q", "n_step_sarsa", "tree_backup", "q_sigma",
-    "sarsa_lambda", "watkins_q", "peng_q",
+    "sarsa_lambda", "watkins_q", "peng_q", "dyna_q", "dyna_q_plus", "prioritized_sweeping",
 )  # fmt: skip
 _TABULAR: Settings = {"lanes": 1}  # one lane: each update sees the table the last one left
 

@@ -190,7 +190,7 @@ def _run_rows(rule: int, explore: int) -> Callable[..., None]:
                 )  # fmt: skip
             else:
                 learn_further(
-                    rule, explore, q, t, obs, first, action, reward, terminated, memory,
+                    rule, explore, q, t, obs, first, action, reward, terminated, coins, memory,
                     numbers, lr, level, sums,
                 )  # fmt: skip
             lane_steps += lanes
