@@ -123,9 +123,8 @@ class TabularActor:
             with np.errstate(divide="ignore", invalid="ignore"):
                 total = np.log(count.sum(axis=-1, keepdims=True))
                 bonus = np.where(count > 0, self.level * np.sqrt(total / count), np.inf)
-            return choose_legal(
-                np.where(values > -np.inf, values + bonus, values), mask, 0.0, draws
-            )
+            bounds = np.add(values, bonus, out=values.copy(), where=values > -np.inf)
+            return choose_legal(bounds, mask, 0.0, draws)
         return choose_legal(values, mask, self.level, draws)
 
     def values(self, obs: Array) -> Array:

@@ -232,7 +232,7 @@ def probability(explore, q, state, action, level):  # type: ignore[no-untyped-de
         for a in range(q.shape[2]):
             legal += q[0, state, a] > -np.inf
             count += q[0, state, a] == best
-        share = random / legal
+        share = random / legal if q[0, state, action] > -np.inf else 0.0
         if q[0, state, action] == best:
             share += (1.0 - random) / count
     return share

@@ -49,6 +49,18 @@ CASES = {
     "dqn, forced resets": ("dqn", "Unsaved-v0", DQN),
     "q_learning, fused": ("q_learning", "FrozenLake-v1", {**TABLE, "lanes": 2}),
     "double_q, fused": ("double_q", "FrozenLake-v1", TABLE),
+    "n_step_sarsa, softmax, fused": (
+        "n_step_sarsa", "FrozenLake-v1", {**TABLE, "lanes": 2, "exploration": "boltzmann"}
+    ),
+    "q_sigma, bounds, local": ("q_sigma", "FrozenLake-v1", {
+        **TABLE, "source": "local", "steps": 1_000, "exploration": "ucb", "lanes": 2,
+    }),
+    "sarsa_lambda, fused": ("sarsa_lambda", "FrozenLake-v1", {**TABLE, "lanes": 2}),
+    "peng_q, local": ("peng_q", "FrozenLake-v1", {**TABLE, "source": "local", "steps": 1_000}),
+    "dyna_q_plus, fused": ("dyna_q_plus", "FrozenLake-v1", {**TABLE, "lanes": 2}),
+    "prioritized_sweeping, local": (
+        "prioritized_sweeping", "FrozenLake-v1", {**TABLE, "source": "local", "steps": 1_000}
+    ),
     "sarsa, local": ("sarsa", "FrozenLake-v1", {**TABLE, "source": "local", "steps": 1_000}),
     "q_learning, forced resets": ("q_learning", "CliffWalking-v1", {
         "steps": 1_000, "eval_episodes": 2, "source": "local", "backend": "sync",
