@@ -332,9 +332,7 @@ def bench_simulators(
         if name not in simulators.FAMILIES:
             raise BadInput(f"--family {name}: unknown{nearest(name, simulators.FAMILIES)}")
     seen = []
-    for speeds in simulators.measure_all(
-        list(families) or list(simulators.FAMILIES), lanes or simulators.LANES
-    ):
+    for speeds in simulators.measure_all(list(families) or list(simulators.FAMILIES), lanes):
         seen += speeds
         for speed in speeds:
             if speed.rate != speed.rate:

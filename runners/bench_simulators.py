@@ -247,13 +247,16 @@ def _enough(run: Engine, seconds: float) -> int:
     return SCRIPT * max(1, round(seconds / max(time.perf_counter() - start, 1e-6)))
 
 
-def measure_all(names: Sequence[str], lanes: Sequence[int] = LANES) -> Iterator[list[Speed]]:
-    """Family after family, from few lanes to many; what is not installed is passed over."""
+def measure_all(names: Sequence[str], lanes: Sequence[int] = ()) -> Iterator[list[Speed]]:
+    """Family after family, from few lanes to many; what is not installed is passed over.
+
+    Without ``lanes`` those of `LANES` that the family can bear.
+    """
     from envs.contract import UnsupportedEnv
 
     for name in names:
         family = FAMILIES[name]
-        for count in (n for n in lanes if n <= family.most_lanes):
+        for count in lanes or [n for n in LANES if n <= family.most_lanes]:
             try:
                 yield measure(family, count)
             except UnsupportedEnv as error:
