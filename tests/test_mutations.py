@@ -74,8 +74,8 @@ MORE = {
         "agents/rules/distributional.py", "taus.unsqueeze(-1) - below", "1.0 - taus.unsqueeze(-1) - below",
         "tests/agents/test_distributional.py::test_quantile_huber_by_hand",
     ),
-    "a mass beyond the support is lost": Mutant(
-        "agents/rules/distributional.py", ".clamp(0.0, support.shape[0] - 1.0)", ".clamp(-9.0, 99.0)",
+    "a mass near the support's edge is not shared": Mutant(
+        "agents/rules/distributional.py", "(place - left) * weights", "(place - left) * weights * (place < last - 1)",
         "tests/agents/test_distributional.py::test_the_projection_by_hand",
     ),
     "the successor's values are computed with gradient": Mutant(

@@ -19,7 +19,7 @@ def project(values: Tensor, weights: Tensor, support: Tensor) -> Tensor:
 
     Args:
         values: [..., M] where the weights sit.
-        weights: [..., M] or anything that broadcasts to it, summing to 1.
+        weights: [..., M], summing to 1.
         support: [Z] evenly spaced places z₀ < z₁ < ...
 
     Returns:
@@ -28,11 +28,14 @@ def project(values: Tensor, weights: Tensor, support: Tensor) -> Tensor:
     Source:
         Bellemare, Dabney & Munos 2017, arXiv:1707.06887, equation 7.
     """
-    low, step = support[0], support[1] - support[0]
-    place = ((values - low) / step).clamp(0.0, support.shape[0] - 1.0)  # in steps from z₀
-    index = torch.arange(support.shape[0], device=values.device)
-    share = (1.0 - (place.unsqueeze(-1) - index).abs()).clamp(min=0.0)
-    return (share * weights.unsqueeze(-1)).sum(-2)
+    low, step, last = support[0], support[1] - support[0], support.shape[0] - 1
+    place = ((values - low) / step).clamp(0.0, last)  # in steps from z₀
+    left = place.floor()
+    share = (place - left) * weights  # of the right neighbour; 0 where there is none
+    index = left.to(torch.int64)
+    projected = torch.zeros(*values.shape[:-1], last + 1, device=values.device)
+    projected.scatter_add_(-1, index, weights - share)
+    return projected.scatter_add_(-1, (index + 1).clamp(max=last), share)
 
 
 def divergence(logits: Tensor, target: Tensor) -> Tensor:
