@@ -66,6 +66,14 @@ AGENTS: dict[str, AgentEntry] = {
         "agents.tabular", "PrioritizedSweepingConfig", "plans where values have changed most",
         "Moore & Atkeson 1993", tabular=True,
     ),
+    "monte_carlo": AgentEntry(
+        "agents.tabular", "MonteCarloConfig", "on-policy Monte Carlo control, first or every visit",
+        "Sutton & Barto 2018, section 5.4", tabular=True,
+    ),
+    "r_max": AgentEntry(
+        "agents.tabular", "RMaxConfig", "optimistic where little was seen, plans where enough was",
+        "Brafman & Tennenholtz 2002", tabular=True,
+    ),
     "dqn": AgentEntry(
         "agents.dqn", "DQNConfig", "deep Q-network: replay, target network; every part of its family a switch",
         "Mnih et al. 2015, arXiv:1312.5602",

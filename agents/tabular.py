@@ -22,6 +22,7 @@ import torch
 from agents.contract import Array, Params, Rollout, State
 from agents.exploration import greedy
 from agents.tabular_config import EXPLORATIONS, Sizes, TabularConfig
+from agents.tabular_episodes import MonteCarloConfig
 from agents.tabular_kernels import (
     BOLTZMANN,
     DOUBLE_Q,
@@ -34,14 +35,16 @@ from agents.tabular_kernels import (
     linear,
 )
 from agents.tabular_models import DynaQConfig, DynaQPlusConfig, PrioritizedSweepingConfig
+from agents.tabular_rmax import RMaxConfig
 from agents.tabular_rules import learn_rows
 from agents.tabular_steps import NStepSarsaConfig, QSigmaConfig, TreeBackupConfig
 from agents.tabular_traces import PengConfig, SarsaLambdaConfig, WatkinsConfig
 from envs.contract import Spec
 
 __all__ = [
-    "DynaQConfig", "DynaQPlusConfig", "NStepSarsaConfig", "PengConfig", "PrioritizedSweepingConfig",
-    "QSigmaConfig", "SarsaLambdaConfig", "TreeBackupConfig", "WatkinsConfig",
+    "DynaQConfig", "DynaQPlusConfig", "MonteCarloConfig", "NStepSarsaConfig", "PengConfig",
+    "PrioritizedSweepingConfig", "QSigmaConfig", "RMaxConfig", "SarsaLambdaConfig",
+    "TreeBackupConfig", "WatkinsConfig",
 ]  # fmt: skip
 GROUP = 64  # seeds in one process; tables are small
 

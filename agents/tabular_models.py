@@ -56,6 +56,28 @@ class Model(NamedTuple):
     link: Array  # [S A Z] int64: the next of them
 
 
+def empty_model(sizes: Sizes, outcomes: int, sweeps: bool) -> dict[str, Array]:
+    """The arrays of a `Model` that has seen nothing; with room for a queue where it ``sweeps``."""
+    k, pairs = sizes.seeds, (sizes.seeds, sizes.states, sizes.actions)
+    queue = sizes.states * sizes.actions if sweeps else 0
+    return {
+        "successor": np.zeros((*pairs, outcomes), np.int64),
+        "weight": np.zeros((*pairs, outcomes)),
+        "gain": np.zeros((*pairs, outcomes)),
+        "discount": np.zeros((*pairs, outcomes)),
+        "tried": np.zeros(pairs),
+        "last": np.zeros(pairs, np.int64),
+        "known": np.zeros((k, sizes.states), np.int64),
+        "clock": np.zeros((k, 2), np.int64),
+        "heap": np.zeros((k, queue), np.int64),
+        "place": np.full((k, queue), -1),
+        "priority": np.zeros((k, queue)),
+        "queued": np.zeros((k, 1), np.int64),
+        "before": np.full((k, sizes.states if sweeps else 0), -1),
+        "link": np.full((k, queue * outcomes), -1),
+    }
+
+
 @dataclass(frozen=True)
 class _ModelConfig(TabularConfig):
     memory = Model
@@ -71,25 +93,7 @@ class _ModelConfig(TabularConfig):
 
     def remembers(self, sizes: Sizes) -> dict[str, Array]:
         """Nothing seen yet; without prioritized sweeping no room for its queue."""
-        k, pairs = sizes.seeds, (sizes.seeds, sizes.states, sizes.actions)
-        sweeps = self.rule == PRIORITIZED_SWEEPING
-        queue = sizes.states * sizes.actions if sweeps else 0
-        return {
-            "successor": np.zeros((*pairs, self.outcomes), np.int64),
-            "weight": np.zeros((*pairs, self.outcomes)),
-            "gain": np.zeros((*pairs, self.outcomes)),
-            "discount": np.zeros((*pairs, self.outcomes)),
-            "tried": np.zeros(pairs),
-            "last": np.zeros(pairs, np.int64),
-            "known": np.zeros((k, sizes.states), np.int64),
-            "clock": np.zeros((k, 2), np.int64),
-            "heap": np.zeros((k, queue), np.int64),
-            "place": np.full((k, queue), -1),
-            "priority": np.zeros((k, queue)),
-            "queued": np.zeros((k, 1), np.int64),
-            "before": np.full((k, sizes.states if sweeps else 0), -1),
-            "link": np.full((k, queue * self.outcomes), -1),
-        }
+        return empty_model(sizes, self.outcomes, self.rule == PRIORITIZED_SWEEPING)
 
 
 class DynaQConfig(_ModelConfig):

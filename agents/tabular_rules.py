@@ -10,9 +10,17 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-from agents import tabular_models, tabular_steps, tabular_traces
+from agents import (
+    tabular_episodes,
+    tabular_models,
+    tabular_rmax,
+    tabular_steps,
+    tabular_traces,
+)
+from agents.tabular_episodes import MONTE_CARLO
 from agents.tabular_kernels import DOUBLE_Q, UCB, learn_row
 from agents.tabular_models import PRIORITIZED_SWEEPING
+from agents.tabular_rmax import R_MAX
 from agents.tabular_steps import Q_SIGMA
 from agents.tabular_traces import PENG_LAMBDA
 from envs.kernel import inlined, kernel
@@ -45,6 +53,12 @@ def learn_further(  # type: ignore[no-untyped-def]
         tabular_models.learn_row(
             rule, q, t, obs, first, action, reward, terminated, coins, memory, numbers, lr, sums
         )
+    elif rule == MONTE_CARLO:
+        tabular_episodes.learn_row(
+            q, t, obs, first, action, reward, terminated, memory, numbers, lr, sums
+        )
+    elif rule == R_MAX:
+        tabular_rmax.learn_row(q, t, obs, first, action, reward, terminated, memory, numbers, sums)
 
 
 @functools.cache

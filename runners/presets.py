@@ -32,6 +32,7 @@ RUN_DEFAULTS: Settings = {
 _TABULAR_AGENTS = (
     "q_learning", "sarsa", "expected_sarsa", "double_q", "n_step_sarsa", "tree_backup", "q_sigma",
     "sarsa_lambda", "watkins_q", "peng_q", "dyna_q", "dyna_q_plus", "prioritized_sweeping",
+    "monte_carlo", "r_max",
 )  # fmt: skip
 _TABULAR: Settings = {"lanes": 1}  # one lane: each update sees the table the last one left
 
@@ -169,7 +170,19 @@ PRESETS: Mapping[tuple[str, str], Settings] = {
         "epsilon_steps": 30_000,
         "reward_scale": 0.1,
     },
-    **{(agent, env): table for agent in _TABULAR_AGENTS for env, table in _TABLES.items()},
+    # whole episodes: no more than a start on longer ones
+    ("monte_carlo", "FrozenLake-v1"): {**_TABLES["FrozenLake-v1"], "step": "lr"},
+    # V_max is the largest return; what is deterministic is known at once
+    ("r_max", "FrozenLake-v1"): {"steps": 100_000, "known_after": 100},
+    ("r_max", "FrozenLake8x8-v1"): {"steps": 1_000_000, "known_after": 100},
+    ("r_max", "Taxi-v4"): {"steps": 200_000, "known_after": 1, "initial_value": 20.0},
+    ("r_max", "CliffWalking-v1"): {"steps": 20_000, "known_after": 1, "initial_value": 0.0},
+    **{
+        (agent, env): table
+        for agent in _TABULAR_AGENTS
+        if agent not in ("r_max", "monte_carlo")
+        for env, table in _TABLES.items()
+    },
 }
 """By agent and environment id; ``ALE/*`` stands for all ids that begin so."""
 

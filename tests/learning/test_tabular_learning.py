@@ -95,6 +95,17 @@ def test_optimism_explores_by_itself():
     assert max(learned("q_learning", "DeepSea-v0", **sea)[0]) < 0.5
 
 
+@pytest.mark.parametrize(
+    ("env", "best"), [("FrozenLake-v1", 0.7402), ("Taxi-v4", 7.93), ("CliffWalking-v1", -13.0)]
+)
+def test_r_max_finds_the_best_policy(env, best):
+    assert learned("r_max", env)[0] == pytest.approx(best, abs=1e-3)
+
+
+def test_monte_carlo_learns_the_lake():
+    assert min(learned("monte_carlo", "FrozenLake-v1")[0]) > 0.5
+
+
 @pytest.mark.slow  # 5 million steps
 def test_a_model_knows_the_large_lake():
     values, _, best = learned("prioritized_sweeping", "FrozenLake8x8-v1", planning_steps=5)

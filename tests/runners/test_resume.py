@@ -61,6 +61,8 @@ CASES = {
     "prioritized_sweeping, local": (
         "prioritized_sweeping", "FrozenLake-v1", {**TABLE, "source": "local", "steps": 1_000}
     ),
+    "monte_carlo, fused": ("monte_carlo", "FrozenLake-v1", {**TABLE, "lanes": 2}),
+    "r_max, fused": ("r_max", "FrozenLake-v1", {**TABLE, "lanes": 2}),
     "sarsa, local": ("sarsa", "FrozenLake-v1", {**TABLE, "source": "local", "steps": 1_000}),
     "q_learning, forced resets": ("q_learning", "CliffWalking-v1", {
         "steps": 1_000, "eval_episodes": 2, "source": "local", "backend": "sync",
