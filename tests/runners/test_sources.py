@@ -25,6 +25,8 @@ COLUMNS = ("obs", "first", "action", "reward", "terminated", "truncated")
 
 
 def build(name, env, lanes, source, **more):
+    if name == "monte_carlo":
+        more["longest"] = 200  # without a limit no episode of CliffWalking ends by itself so soon
     config = make_config(
         name, env, steps=10**6, lanes=lanes, source=source, epsilon_steps=1_500,
         lr_end=0.05, lr_steps=2_000, **more,
