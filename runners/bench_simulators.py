@@ -32,7 +32,7 @@ class Family(NamedTuple):
 
     env_id: str
     bare: Callable[[str, int, Array], Engine] | None  # of id, lanes and actions [SCRIPT, N, ...]
-    most_lanes: int = 1_024  # beyond this a lane's memory or start costs too much
+    most_lanes: int = 1_024  # beyond this the lanes of all its backends fill the memory
 
 
 class Speed(NamedTuple):
@@ -149,16 +149,16 @@ def _jax(env_id: str, lanes: int, actions: Array) -> Engine:
 
 
 FAMILIES: dict[str, Family] = {
-    "atari": Family("ALE/Breakout-v5", _ale, 128),
+    "atari": Family("ALE/Breakout-v5", _ale),
     "mujoco": Family("HalfCheetah-v5", _mujoco),
     "native": Family("CartPole-v1", _gymnasium_vector),
     "classic": Family("Acrobot-v1", _gymnasium_single),
     "minatar": Family("MinAtar/Breakout", _jax),
-    "grid": Family("MiniGrid-Empty-5x5-v0", _gymnasium_single, 128),
-    "memory": Family("popgym-RepeatPreviousEasy-v0", _gymnasium_single, 128),
+    "grid": Family("MiniGrid-Empty-5x5-v0", _gymnasium_single),
+    "memory": Family("popgym-RepeatPreviousEasy-v0", _gymnasium_single),
     "maze": Family("TMaze-v0", None),
     "control": Family("dm_control/cheetah-run-v0", _gymnasium_single, 32),
-    "box2d": Family("LunarLander-v3", _gymnasium_single, 128),
+    "box2d": Family("LunarLander-v3", _gymnasium_single),
 }
 
 
