@@ -56,15 +56,15 @@ class Task:
 
     def observe(self, now: Fields) -> Array:
         """The observations, a fresh array [N, size] float64."""
-        raise NotImplementedError
+        raise NotImplementedError  # each subclass has its own
 
     def judge(self, step: Step) -> Verdict:
         """Reward and termination of a step."""
-        raise NotImplementedError
+        raise NotImplementedError  # each subclass has its own
 
     def first_state(self, model: Any, rng: np.random.Generator) -> tuple[Array, Array]:
         """Positions and velocities (qpos, qvel) at the beginning of an episode."""
-        raise NotImplementedError
+        raise NotImplementedError  # each subclass has its own
 
     def place(self, model: Any, data: Any) -> dict[str, Any]:  # noqa: ARG002
         """What Gymnasium's infos say of one lane after resets and steps alike."""

@@ -154,11 +154,11 @@ class Simulator(VectorEnv[Any, Any, Any]):
         ``seeds`` has one integer a lane (one for all where lanes are not separate) that starts its
         stream anew; None goes on with the streams as they are.
         """
-        raise NotImplementedError
+        raise NotImplementedError  # each subclass has its own
 
     def advance(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """One step of all lanes with actions that are right; lanes behind an end are reset by it."""
-        raise NotImplementedError
+        raise NotImplementedError  # each subclass has its own
 
     def resumed(self) -> None:
         """To be called by ``set_state``: the kept seed is not wanted any more, a step may follow."""

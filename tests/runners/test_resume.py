@@ -47,6 +47,12 @@ CASES = {
     "dqn, lag 1, two blocks": ("dqn", "CartPole-v1", {**DQN, "lag": 1, "block_size": 2}),
     # an environment whose state nobody knows; see `register_unsaved`
     "dqn, forced resets": ("dqn", "Unsaved-v0", DQN),
+    # priorities, and generators of noise; the ring goes round within the run
+    "rainbow": ("rainbow", "CartPole-v1", {**DQN, "atoms": 11}),
+    "iqn, masks and fractions": ("iqn", "CartPole-v1", {**DQN, "atoms": 4, "dropout": 0.2}),
+    "tree_backup, fused": ("tree_backup", "FrozenLake-v1", {**TABLE, "lanes": 2}),
+    "watkins_q, fused": ("watkins_q", "FrozenLake-v1", {**TABLE, "lanes": 2}),
+    "dyna_q, local": ("dyna_q", "FrozenLake-v1", {**TABLE, "source": "local", "steps": 1_000}),
     "q_learning, fused": ("q_learning", "FrozenLake-v1", {**TABLE, "lanes": 2}),
     "double_q, fused": ("double_q", "FrozenLake-v1", TABLE),
     "n_step_sarsa, softmax, fused": (
