@@ -129,50 +129,6 @@ def _solve(agent: str, seed: int, seeds: int) -> tuple[float, int]:
         return seconds, sum(at is not None for at in summary["solved_at"]["env_steps"])
 
 
-# -- DQN beside Stable-Baselines3 ----------------------------------------------------------------
-
-
-def bench_sb3() -> list[Row]:
-    """Network, batch and replay ratio of Stable-Baselines3's DQN; environment steps a second."""
-    rows = []
-    for hidden in ((64, 64), (256, 256)):
-        ours = _ours(hidden)
-        single, eight = _theirs(hidden, 1), _theirs(hidden, 8)
-        mine, one, many = turns(ours, single, eight)
-        name = f"dqn {hidden[0]}x{hidden[1]}, batch 64, an update every 2 steps"
-        rows.append(Row(name, f"{mine:,.0f} steps/s", f"SB3, 1 env: {one:,.0f}", mine / one))
-        rows.append(Row("", "", f"SB3, 8 envs: {many:,.0f}", mine / many))
-    return rows
-
-
-def _ours(hidden: tuple[int, ...]) -> Callable[[], float]:
-    from runners.resolve import make_config
-
-    config = make_config(
-        "dqn", "CartPole-v1", hidden=hidden, n_step=1, layer_norm=False, double=False,
-        batch_size=64, replay_ratio=0.5, learning_starts=1_000, lanes=8, rollout_length=16, steps=10**6,
-    )  # fmt: skip
-    loop = Loop(config, 1)
-    loop.run(20)
-    return lambda: timed(lambda: loop.run(10), 10 * 16 * 8)
-
-
-def _theirs(hidden: tuple[int, ...], envs: int) -> Callable[[], float]:
-    """SB3 with ``envs`` environments; the same updates a step."""
-    from stable_baselines3 import DQN
-    from stable_baselines3.common.env_util import make_vec_env
-
-    # train_freq counts calls of the vector environment, gradient_steps updates after them
-    frequency, updates = (2, 1) if envs == 1 else (1, envs // 2)
-    model = DQN(
-        "MlpPolicy", make_vec_env("CartPole-v1", envs), learning_starts=1_000, batch_size=64,
-        train_freq=frequency, gradient_steps=updates, policy_kwargs={"net_arch": list(hidden)},
-        device="cpu",
-    )  # fmt: skip
-    model.learn(1_600)
-    return lambda: timed(lambda: model.learn(1_280, reset_num_timesteps=False), 1_280)
-
-
 # -- Groups of seeds -----------------------------------------------------------------------------
 
 
@@ -360,6 +316,13 @@ def _advise(argv: Sequence[str]) -> int:
 
 
 ADVISE = "advise"
+
+
+def bench_sb3() -> list[Row]:
+    """Network, batch and replay ratio of Stable-Baselines3's DQN; environment steps a second."""
+    from runners import bench_family
+
+    return bench_family.sb3()
 
 
 def bench_replay() -> list[Row]:
