@@ -102,7 +102,7 @@ class GradientLearner:
 
     def updates_due(self) -> int:
         """Lane steps since ``learning_starts`` times ``replay_ratio``, less the updates done."""
-        if self.replay.head < self.hyper.n_step + 2:  # fewer rows may hold no complete window
+        if not self.replay.ready:
             return 0
         elapsed = self.lane_steps - self.hyper.learning_starts
         return max(0, math.floor(elapsed * self.hyper.replay_ratio) - self.updates)

@@ -1,22 +1,17 @@
-"""Replay of the last C time steps of all lanes, with n-step windows built on sampling.
-
-Rows are numbered from 0 since the start of the run; row r lives in slot r mod C. A row holds
-``obs, first`` and the legal actions where there is a mask (known before its action), and ``action,
-reward, terminated, truncated``. The newest observation stands alone at `head`: it is row 0 of the
-next rollout, and each is stored once: a stack of frames is put together when it is sampled.
-"""
+"""Replay of single transitions: n-step windows and stacks of frames are put together on sampling."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
 from agents.contract import Array, Batch, Rollout, State
 from agents.replay.prioritized import Priorities, put
-from agents.replay.view import reward_and_discount, terminations
+from agents.replay.rows import Rows
+from agents.replay.view import reward_and_discount
 from envs.contract import Spec
 from envs.kernel import inlined, kernel
 
@@ -24,7 +19,7 @@ _view = inlined()(reward_and_discount)
 _ATTEMPTS = 10_000  # rounds of draws before a replay without any usable row is called a mistake
 
 
-class RingReplay:
+class RingReplay(Rows):
     """Replay for K seeds of n lanes each; seeds never see each other's rows."""
 
     def __init__(
@@ -47,23 +42,11 @@ class RingReplay:
 
         ``priorities(seeds, places)`` makes those to sample by; None: all rows alike.
         """
-        self.spec, self.generators, self.lanes = spec, list(generators), lanes
+        slots = max(-(-capacity // lanes), n_step + 1) + frame_stack
+        super().__init__(spec, generators, lanes, slots, end_on_life_loss)
         self.batch_size, self.frame_stack = batch_size, frame_stack
-        self.end_on_life_loss = end_on_life_loss
         self.options = (n_step, gamma, reward_scale, reward_clip)
-        self.slots = max(-(-capacity // lanes), n_step + 1) + frame_stack
-        self._head = 0
-        seeds = len(self.generators)
-        shape = (self.slots, seeds, lanes)
-        self.obs = np.zeros((*shape, *spec.obs_shape), spec.obs_dtype)
-        self.first = np.zeros(shape, np.bool_)
-        self.action = np.zeros(shape, np.int64)
-        self.reward = np.zeros(shape, np.float32)
-        self.terminated = np.zeros(shape, np.bool_)
-        self.truncated = np.zeros(shape, np.bool_)
-        if spec.action_mask:
-            self.action_mask = np.zeros((*shape, spec.num_actions), np.bool_)
-        self.priorities = priorities(seeds, self.slots * lanes) if priorities else None
+        self.priorities = priorities(len(generators), slots * lanes) if priorities else None
         self._allocate_batch()
 
     def _allocate_batch(self) -> None:
@@ -97,40 +80,15 @@ class RingReplay:
         )
 
     @property
-    def head(self) -> int:
-        """The number of the next row to be written."""
-        return self._head
-
-    @property
-    def tail(self) -> int:
-        """The number of the oldest row held."""
-        return max(0, self._head - (self.slots - 1))
+    def ready(self) -> bool:
+        """Whether some window is whole; of fewer rows there may be none."""
+        return self._head >= self.options[0] + 2
 
     def add(self, rollout: Rollout) -> None:
-        """Append the rows of a rollout whose columns are seed-major.
-
-        Row 0's observation and ``first`` are written again: where a lane was replaced they differ
-        from what stood there, and ``first`` then marks the row before as not valid.
-        """
-        rows = rollout.rows
-        skip = max(0, rows - (self.slots - 1))  # of a rollout longer than the ring only its end
-        known = np.arange(self._head + skip, self._head + rows + 1) % self.slots
-        shape = (len(known), *self.first.shape[1:])
-        self.obs[known] = rollout.obs[skip:].reshape(*shape, *self.spec.obs_shape)
-        self.first[known] = rollout.first[skip:].reshape(shape)
-        if self.spec.action_mask:
-            mask = rollout.facts["action_mask"][skip:] != 0
-            self.action_mask[known] = mask.reshape(*shape, -1)
-        stepped = known[:-1]
-        shape = (len(stepped), *shape[1:])
-        self.action[stepped] = rollout.action[skip:].reshape(shape)
-        self.reward[stepped] = rollout.reward[skip:].reshape(shape)
-        ended = terminations(rollout, self.end_on_life_loss)
-        self.terminated[stepped] = ended[skip:].reshape(shape)
-        self.truncated[stepped] = rollout.truncated[skip:].reshape(shape)
-        self._head += rows
+        """Append the rows of a rollout whose columns are seed-major."""
+        start = self.write(rollout)
         if self.priorities:
-            self._admit(self._head - len(stepped))
+            self._admit(start)
 
     def sample(self) -> Batch:
         """A batch of windows, drawn uniformly over the rows that may start one.
@@ -205,52 +163,20 @@ class RingReplay:
                 priorities.trees[k], priorities.largest[k] ** priorities.alpha,
             )  # fmt: skip
 
-    def rows(self, start: int, stop: int) -> dict[str, Array]:
-        """Copies of rows start..stop-1, each array [stop - start, K, n, ...]."""
-        slots = np.arange(start, stop) % self.slots
-        return {name: array[slots] for name, array in self._columns().items()}
-
-    def load_rows(self, start: int, rows: Mapping[str, Array]) -> None:
-        """Put rows from `rows` back where they were; those older than `tail` are let go."""
-        skip = max(0, self.tail - start)
-        slots = np.arange(start, start + len(rows["first"]))[skip:] % self.slots
-        for name, array in self._columns().items():
-            array[slots] = rows[name][skip:]
-
-    def _columns(self) -> dict[str, Array]:
-        names = ["obs", "first", "action", "reward", "terminated", "truncated"]
-        names += ["action_mask"] if self.spec.action_mask else []
-        return {name: getattr(self, name) for name in names}
-
     def state_dict(self) -> State:
-        """Position and generators, and the observation at `head`; no rows."""
-        slot = self._head % self.slots
-        return {
-            "head": self._head,
-            "obs": self.obs[slot].copy(),
-            "first": self.first[slot].copy(),
-            "action_mask": self.action_mask[slot].copy() if self.spec.action_mask else None,
-            "generators": [generator.bit_generator.state for generator in self.generators],
-            "priorities": self.priorities.state_dict() if self.priorities else None,
-        }
+        """Position, generators and priorities, and the observation at `head`; no rows."""
+        priorities = self.priorities.state_dict() if self.priorities else None
+        return {**super().state_dict(), "priorities": priorities}
 
     def load_state_dict(self, state: State) -> None:
         """Go on from a `state_dict`; the rows themselves are loaded by `load_rows`."""
-        self._head = state["head"]
-        slot = self._head % self.slots
-        self.obs[slot], self.first[slot] = state["obs"], state["first"]
-        if self.spec.action_mask:
-            self.action_mask[slot] = state["action_mask"]
-        for generator, saved in zip(self.generators, state["generators"], strict=True):
-            generator.bit_generator.state = saved
+        super().load_state_dict(state)
         if self.priorities:
             self.priorities.load_state_dict(state["priorities"])
 
     def keep(self, seeds: Sequence[int]) -> None:
         """Go on with the seeds at these positions of the group only."""
-        for name, array in self._columns().items():
-            setattr(self, name, np.ascontiguousarray(array[:, list(seeds)]))
-        self.generators = [self.generators[k] for k in seeds]
+        super().keep(seeds)
         if self.priorities:
             self.priorities.keep(seeds)
         self._allocate_batch()
