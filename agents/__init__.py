@@ -106,6 +106,10 @@ AGENTS: dict[str, AgentEntry] = {
         "agents.dqn_named", "RainbowConfig", "double, dueling, C51, noisy, prioritized, n-step together",
         "Hessel et al. 2018, arXiv:1710.02298",
     ),
+    "r2d2": AgentEntry(
+        "agents.dqn_named", "R2D2Config", "an LSTM that learns from sequences with stored states",
+        "Kapturowski et al. 2019, openreview r1lyTjAqYX",
+    ),
     "pqn": AgentEntry(
         "agents.pqn", "PQNConfig", "parallel Q-network: Q(λ), LayerNorm, no replay, no target network",
         "Gallici et al. 2024, arXiv:2407.04811",

@@ -23,13 +23,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from agents.contract import Batch, LossOut, Network, Noise, group_generators
+from agents.contract import Batch, Loss, LossOut, Network, Noise, group_generators
 from agents.heads import Categorical, Head, Quantile, Scalar, Target
 from agents.hyper import BadValue, Range, at_least, check, positive, unit
 from agents.layers import NO_NOISE
@@ -39,7 +39,9 @@ from agents.noise import NetworkNoise
 from agents.q_actor import QActor
 from agents.replay.prioritized import Priorities
 from agents.replay.ring import RingReplay
+from agents.replay.sequence import SequenceReplay
 from agents.rules import munchausen, td
+from agents.sequences import over_sequences
 from envs.contract import Spec
 
 GROUP = 8  # seeds trained together: more no longer fit the cache at batch 128
@@ -111,6 +113,8 @@ class DQNConfig:
     """share of random actions in the end"""
     epsilon_steps: Annotated[int, at_least(0)] = 10_000
     """lane steps over which it falls"""
+    epsilon_ladder: Annotated[float, at_least(0)] = 0.0
+    """α: lane i of N takes the share to the power 1 + α i / (N - 1); 0: all lanes the same"""
     hidden: tuple[Annotated[int, at_least(1)], ...] = (64, 64)
     """widths of the hidden layers"""
     huber: Annotated[float, positive()] = 1.0
@@ -125,6 +129,16 @@ class DQNConfig:
     """bound on scaled rewards' magnitude; 0 for none"""
     frame_stack: Annotated[int, at_least(1)] = 1
     """newest observations that the network looks at"""
+    memory: Literal["none", "lstm", "attention"] = "none"
+    """what of the episode's past the network goes by, behind the hidden layers"""
+    memory_size: Annotated[int, at_least(1)] = 64
+    """numbers in it; for attention a multiple of 4, its heads"""
+    context: Annotated[int, at_least(1)] = 32
+    """newest steps that attention looks at"""
+    sequence_length: Annotated[int, at_least(1)] = 16
+    """rows learned of each of batch_size sequences, where there is a memory"""
+    burn_in: Annotated[int, at_least(0)] = 8
+    """rows before them that bring the memory up to date; attention wants context - 1"""
     end_on_life_loss: bool = False
     """a lost life ends the episode for the learner"""
 
@@ -156,6 +170,14 @@ class DQNConfig:
             (
                 self.distributional == "c51" and self.value_rescale,
                 "value_rescale: c51's values have bounds already, which would be squashed; --no-value-rescale",
+            ),
+            (
+                self.memory != "none" and self.frame_stack > 1,
+                f"frame_stack: got {self.frame_stack}, takes 1 with a memory, which has the past already",
+            ),
+            (
+                self.memory == "attention" and self.memory_size % 4 > 0,
+                f"memory_size: got {self.memory_size}, takes a multiple of 4, the heads of attention",
             ),
         ]
 
@@ -224,7 +246,8 @@ class DQNConfig:
     def passes(self) -> list[str]:
         """The passes through a network that a loss makes, by the names of their noise."""
         second = ["bonus"] if self.munchausen else ["selector"] if self.double else []
-        return ["online", "target", *second]
+        # over a sequence each network goes once
+        return ["online", "target", *(second if self.memory == "none" else [])]
 
 
 def make_network(config: DQNConfig, spec: Spec, seeds: int, device: torch.device) -> QNetwork:
@@ -241,13 +264,16 @@ def make_network(config: DQNConfig, spec: Spec, seeds: int, device: torch.device
         implicit=config.distributional == "iqn",
         noisy_sigma=config.noisy_sigma if config.noisy else 0.0,
         dropout=config.dropout,
+        memory=config.memory,
+        memory_size=config.memory_size,
+        context=config.context,
     )
 
 
 def make_actor(config: DQNConfig, spec: Spec, generators: Sequence[np.random.Generator]) -> QActor:
     """An ε-greedy actor for as many seeds as there are generators."""
     network = make_network(config, spec, len(generators), torch.device("cpu"))
-    return QActor(network, generators, config.action_values)
+    return QActor(network, generators, config.action_values, config.epsilon_ladder)
 
 
 def make_learner(
@@ -262,23 +288,31 @@ def make_learner(
     network = make_network(config, spec, len(learner_seeds), device)
     generators = group_generators(learner_seeds, device)
     initialise(network, generators)
-    replay = RingReplay(
-        spec,
-        replay_generators,
-        lanes,
-        capacity=config.replay_size,
-        batch_size=config.batch_size,
-        n_step=config.n_step,
-        gamma=config.gamma,
-        reward_scale=config.reward_scale,
-        reward_clip=config.reward_clip or np.inf,
-        frame_stack=config.frame_stack,
-        end_on_life_loss=config.end_on_life_loss,
-        priorities=_priorities(config),
-    )
-    return GradientLearner(
-        config, config.loss, network, replay, _draws(config, network), generators
-    )
+    replay = _replay(config, spec, replay_generators, lanes)
+    loss: Loss = config.loss
+    if config.memory != "none":
+        loss = over_sequences(loss, config.burn_in)
+    return GradientLearner(config, loss, network, replay, _draws(config, network), generators)
+
+
+def _replay(
+    config: DQNConfig, spec: Spec, generators: Sequence[np.random.Generator], lanes: int
+) -> RingReplay | SequenceReplay:
+    """Of sequences where there is a memory, else of transitions."""
+    common: dict[str, Any] = {
+        "capacity": config.replay_size,
+        "batch_size": config.batch_size,
+        "n_step": config.n_step,
+        "gamma": config.gamma,
+        "reward_scale": config.reward_scale,
+        "reward_clip": config.reward_clip or np.inf,
+        "end_on_life_loss": config.end_on_life_loss,
+        "priorities": _priorities(config),
+    }
+    if config.memory != "none":
+        burn_in, length = config.burn_in, config.sequence_length
+        return SequenceReplay(spec, generators, lanes, burn_in=burn_in, length=length, **common)
+    return RingReplay(spec, generators, lanes, frame_stack=config.frame_stack, **common)
 
 
 def _priorities(config: DQNConfig) -> Callable[[int, int], Priorities] | None:

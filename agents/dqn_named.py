@@ -91,3 +91,43 @@ class RainbowConfig(DQNConfig):
     """share of random actions in the end"""
     adam_eps: Annotated[float, positive()] = 1.5e-4
     """Adam's epsilon"""
+
+
+@dataclass(frozen=True)
+class R2D2Config(DQNConfig):
+    """Kapturowski et al. 2019, "Recurrent Experience Replay in Distributed Reinforcement Learning".
+
+    Double, dueling, prioritized, five steps, squashed values, an LSTM learned from sequences with stored
+    states and a burn-in; as many exploration rates as lanes. The last action and reward are no inputs here.
+    """
+
+    gamma: Annotated[float, unit()] = 0.997
+    """discount per step"""
+    n_step: Annotated[int, at_least(1)] = 5
+    """rewards summed before bootstrapping"""
+    double: bool = True
+    """choose the next action by the online network"""
+    dueling: bool = True
+    """value and advantage streams"""
+    value_rescale: bool = True
+    """learn squashed values, which come closer the larger they are"""
+    prioritized: bool = True
+    """sample transitions by their last error"""
+    priority_alpha: Annotated[float, unit()] = 0.9
+    """0 samples uniformly, 1 in proportion to the error"""
+    priority_beta: Annotated[float, unit()] = 0.6
+    """how much importance weights correct at the start; 1 in full"""
+    memory: Literal["none", "lstm", "attention"] = "lstm"
+    """what of the episode's past the network goes by, behind the hidden layers"""
+    sequence_length: Annotated[int, at_least(1)] = 80
+    """rows learned of each of batch_size sequences, where there is a memory"""
+    burn_in: Annotated[int, at_least(0)] = 40
+    """rows before them that bring the memory up to date; attention wants context - 1"""
+    epsilon_start: Annotated[float, unit()] = 0.4
+    """share of random actions at the start"""
+    epsilon_end: Annotated[float, unit()] = 0.4
+    """share of random actions in the end"""
+    epsilon_ladder: Annotated[float, at_least(0)] = 7.0
+    """α: lane i of N takes the share to the power 1 + α i / (N - 1); 0: all lanes the same"""
+    adam_eps: Annotated[float, positive()] = 1e-3
+    """Adam's epsilon"""

@@ -16,6 +16,16 @@ def linear(lane_steps: float, start: float, end: float, steps: float) -> float:
     return start + (end - start) * (lane_steps / steps)
 
 
+def ladder(epsilon: float, alpha: float, lanes: int) -> Array:
+    """``ε^(1 + α i / (N - 1))`` of lanes i = 0..N-1: some explore much, some hardly.
+
+    Source: Horgan et al. 2018, arXiv:1803.00933, section 4.1, which takes ε = 0.4 and α = 7.
+    """
+    powers = 1.0 + alpha * np.arange(lanes) / max(1, lanes - 1)
+    shares: Array = np.power(epsilon, powers)
+    return shares
+
+
 def greedy(values: Array, mask: Array | None = None) -> Array:
     """The best action [K, n] of values [K, n, A], a legal one; ties to the lowest index."""
     legal = values if mask is None else np.where(mask, values, -np.inf)
@@ -25,7 +35,7 @@ def greedy(values: Array, mask: Array | None = None) -> Array:
 
 def epsilon_greedy(
     values: Array,
-    epsilon: float,
+    epsilon: float | Array,
     generators: Sequence[np.random.Generator],
     mask: Array | None = None,
 ) -> Array:
@@ -33,7 +43,7 @@ def epsilon_greedy(
 
     Args:
         values: [K, n, A] action values.
-        epsilon: probability of a uniform action, the greedy one included.
+        epsilon: probability of a uniform action, the greedy one included; one, or [n] one a lane.
         mask: [K, n, A] bool or 0/1, the legal actions; None where all are.
         generators: one a seed; each gives 2n numbers a call, whatever ε is.
 

@@ -28,18 +28,21 @@ class Layer(nn.Module):
 class GroupLinear(Layer):
     """``y[k] = x[k] W[k] + b[k]``: one linear layer a seed, in one product."""
 
-    def __init__(self, seeds: int, inputs: int, outputs: int, device: torch.device) -> None:
+    def __init__(
+        self, seeds: int, inputs: int, outputs: int, device: torch.device, gain: float = 2.0
+    ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(seeds, inputs, outputs, device=device))
         self.bias = nn.Parameter(torch.zeros(seeds, 1, outputs, device=device))
+        self.gain = gain
 
     def forward(self, x: Tensor) -> Tensor:
         """[K, B, in] to [K, B, out]."""
         return torch.baddbmm(self.bias, x, self.weight)
 
     def reset(self, generators: Sequence[torch.Generator]) -> None:
-        """He et al. 2015: normal with variance 2 / inputs; biases 0."""
-        scale = math.sqrt(2.0 / self.weight.shape[1])
+        """Normal with variance gain / inputs, biases 0; 2 suits a ReLU (He et al. 2015), 1 what is linear."""
+        scale = math.sqrt(self.gain / self.weight.shape[1])
         with torch.no_grad():
             for k, generator in enumerate(generators):
                 self.weight[k].normal_(0.0, scale, generator=generator)

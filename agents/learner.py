@@ -28,6 +28,7 @@ from agents.optimizer import FlatAdam
 
 if TYPE_CHECKING:  # a learner without replay shares this module and need not wait for numba
     from agents.replay.ring import RingReplay
+    from agents.replay.sequence import SequenceReplay
 
 
 class ReplayHyper(Protocol):
@@ -75,7 +76,7 @@ class GradientLearner:
         hyper: ReplayHyper,
         loss: Loss,
         network: nn.Module,
-        replay: RingReplay,
+        replay: RingReplay | SequenceReplay,
         draw_noise: DrawNoise | None = None,
         generators: Sequence[torch.Generator] = (),
     ) -> None:

@@ -25,6 +25,7 @@ from agents.layers import (
     NoisyLinear,
     ReLU,
 )
+from agents.memory import GroupAttention, GroupLSTM, Memory
 from agents.rules.distributional import midpoints
 from envs.contract import Spec
 
@@ -44,6 +45,9 @@ class QNetwork(nn.Module):
     Images, which have two axes (grey) or three (channels last), go through convolutions first; all
     else is a row of numbers. With ``frame_stack`` S > 1 an observation is ``[S, ...]``, the newest
     last; a stack of images is one image with S times the channels.
+
+    A network with a memory takes sequences: ``decode(remember(...))``; one without takes observations
+    one by one: itself, which is ``decode(encode(...))``.
     """
 
     def __init__(
@@ -60,6 +64,9 @@ class QNetwork(nn.Module):
         implicit: bool = False,
         noisy_sigma: float = 0.0,
         dropout: float = 0.0,
+        memory: str = "none",
+        memory_size: int = 64,
+        context: int = 1,
     ) -> None:
         """Parameters are zeros until `initialise`.
 
@@ -75,6 +82,9 @@ class QNetwork(nn.Module):
             implicit: the Z numbers are quantiles at fractions that are given (IQN).
             noisy_sigma: σ₀ of noise in all linear layers; 0: none.
             dropout: share of hidden numbers that are dropped where a mask is given.
+            memory: "none", "lstm" or "attention", behind the hidden layers (IQN: before the last).
+            memory_size: its width.
+            context: newest steps that attention looks at.
         """
         super().__init__()
         self.spec, self.frame_stack = spec, frame_stack
@@ -90,8 +100,12 @@ class QNetwork(nn.Module):
         joined = len(hidden) - before if implicit else -1
         behind: list[nn.Module] = []
         self.embedding: CosineEmbedding | None = None
+        self.memory: GroupLSTM | GroupAttention | None = None
         now = layers
         for i, size in enumerate([*hidden, 0]):
+            if i == (joined if implicit else len(hidden)) and memory != "none":
+                self.memory = self._memory(memory, width, memory_size, context)
+                width = memory_size
             if i == joined:
                 self.embedding, now = CosineEmbedding(seeds, width, device), behind
             if not size:
@@ -112,6 +126,13 @@ class QNetwork(nn.Module):
         if self.noisy_sigma:
             return NoisyLinear(self.seeds, inputs, outputs, self.device, self.noisy_sigma, name)
         return GroupLinear(self.seeds, inputs, outputs, self.device)
+
+    def _memory(
+        self, kind: str, inputs: int, size: int, context: int
+    ) -> GroupLSTM | GroupAttention:
+        if kind == "lstm":
+            return GroupLSTM(self.seeds, inputs, size, self.device)
+        return GroupAttention(self.seeds, inputs, size, context, self.device)
 
     def _convolutions(
         self, layers: list[nn.Module], seeds: int, layer_norm: bool, device: torch.device
@@ -139,13 +160,32 @@ class QNetwork(nn.Module):
         return obs if len(self.spec.obs_shape) == 2 else obs.movedim(-1, 3).flatten(2, 3)
 
     def forward(self, obs: Tensor, noise: Mapping[str, Tensor] = NO_NOISE) -> Tensor:
-        """Observations [K, B, ...] to outputs [K, B, A], or [K, B, A, Z].
+        """Observations [K, B, ...] to outputs, as `decode` makes them."""
+        return self.decode(self.encode(obs, noise), noise)
+
+    def encode(self, obs: Tensor, noise: Mapping[str, Tensor] = NO_NOISE) -> Tensor:
+        """Observations [K, B, ...] to features [K, B, width], before what is remembered."""
+        return _through(self.trunk, self._input(obs), noise)
+
+    def remember(
+        self, obs: Tensor, first: Tensor, memory: Memory, noise: Mapping[str, Tensor] = NO_NOISE
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Sequences [K, T, B, ...] to features [K, T B, width], time-major, and what is remembered then.
+
+        ``first`` [K, T, B] tells where episodes begin, ``memory`` what was remembered before.
+        """
+        assert self.memory is not None
+        x = self.encode(obs.flatten(1, 2), noise)
+        x, memory = self.memory(x.view(*first.shape, -1), first, memory)
+        return x.flatten(1, 2), dict(memory)
+
+    def decode(self, x: Tensor, noise: Mapping[str, Tensor] = NO_NOISE) -> Tensor:
+        """Features [K, B, width] to outputs [K, B, A], or [K, B, A, Z].
 
         The dueling head is ``V + A - mean(A)``, also of distributions: Wang et al. 2016,
         arXiv:1511.06581, equation 9. Without "taus" [K, B, N] among the noise an implicit network takes
         the middles of Z equal parts.
         """
-        x = _through(self.trunk, self._input(obs), noise)
         if self.embedding is not None:
             return self._implicit(x, noise)
         out = self.head(x, noise) if self.noisy_sigma else self.head(x)
@@ -204,7 +244,7 @@ def is_image(spec: Spec) -> bool:
 def initialise(network: nn.Module, generators: Sequence[torch.Generator]) -> None:
     """Draw all weights, layer by layer, each seed's from its own generator."""
     for module in network.modules():
-        if isinstance(module, GroupLinear | GroupConv | NoisyLinear):
+        if isinstance(module, GroupLinear | GroupConv | NoisyLinear | GroupLSTM):
             module.reset(generators)
 
 

@@ -86,6 +86,7 @@ class RunConfig:
             raise BadInput(f"hyper: got {type(self.hyper).__name__}, not {self.agent}'s own")
         _check_blocks(self)
         _check_source(self)
+        _check_sequences(self)
 
 
 def _check_blocks(config: RunConfig) -> None:
@@ -110,6 +111,15 @@ def _check_source(config: RunConfig) -> None:
         raise BadInput(
             f"rollout_length: got {config.rollout_length}, takes 1: a tabular agent learns at every "
             "step unless its source is fused"
+        )
+
+
+def _check_sequences(config: RunConfig) -> None:
+    length = getattr(config.hyper, "sequence_length", 0)
+    if getattr(config.hyper, "memory", "none") != "none" and 0 < length < config.rollout_length:
+        raise BadInput(
+            f"rollout_length: got {config.rollout_length}, takes at most sequence_length = {length}: a "
+            "sequence begins where a rollout does, and rows between two would never be learned"
         )
 
 

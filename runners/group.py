@@ -42,7 +42,7 @@ class Setting:
 
     config: RunConfig
     spec: Spec
-    mdp: FiniteMDP | None
+    mdp: FiniteMDP | None  # where the agent's values are a function of its state
     resumable: bool  # the simulators give their state
     time_limit: int  # 0: episodes have no limit of their own
     agent: Any  # the agent's module
@@ -90,7 +90,10 @@ def make_setting(config: RunConfig) -> Setting:
     check_fit(config, spec)
     limit = envs.time_limit(config.env, **config.env_options)
     agent = importlib.import_module(AGENTS[config.agent].module)
-    return Setting(config, spec, _mdp(config, spec), resumable, limit, agent)
+    setting = Setting(config, spec, _mdp(config, spec), resumable, limit, agent)
+    if setting.make_actor([np.random.default_rng(0)]).initial_state(1):
+        setting.mdp = None  # values of more than the present state have no place on a map of states
+    return setting
 
 
 def _mdp(config: RunConfig, spec: Spec) -> FiniteMDP | None:

@@ -39,6 +39,7 @@ _TABULAR: Settings = {"lanes": 1}  # one lane: each update sees the table the la
 AGENT_DEFAULTS: Mapping[str, Settings] = {
     **dict.fromkeys(_TABULAR_AGENTS, _TABULAR),
     "dqn": {"lanes": 8, "rollout_length": 16},
+    "r2d2": {"lanes": 8, "rollout_length": 40},  # sequences of 80 rows overlap by half
     "pqn": {"lanes": 128, "rollout_length": 16},
 }
 

@@ -19,7 +19,8 @@ COPIED = ("envs", "agents", "runners", "tests", "pyproject.toml")
 TD, VIEW = "tests/agents/test_td.py", "tests/agents/test_view.py"
 TABLE, DQN, PQN = (f"tests/agents/test_{name}.py" for name in ("tabular", "dqn", "pqn"))
 WINDOWS = "tests/agents/test_multistep.py::test_the_windows_of_the_ring_are_those_of_the_slow_twin"
-RING, KERNELS = "agents/replay/ring.py", "agents/tabular_kernels.py"
+RING, ROWS, WINDOW = (f"agents/replay/{name}.py" for name in ("ring", "rows", "window"))
+KERNELS = "agents/tabular_kernels.py"
 PRIORITIZED = "tests/agents/test_prioritized.py"
 
 
@@ -49,7 +50,7 @@ MUTANTS = {
         f"{PQN}::test_the_returns_of_a_rollout",
     ),
     "the successor is one row too early": Mutant(
-        RING, "return t + 1, total, discount", "return t, total, discount", WINDOWS,
+        WINDOW, "return t + 1, total, discount", "return t, total, discount", WINDOWS,
     ),
     "an ignored row is learned": Mutant(
         "agents/pqn.py", "self._seed_major(rollout.valid)",
@@ -63,7 +64,7 @@ MUTANTS = {
 
 MORE = {
     "an overwritten row gets a priority": Mutant(
-        RING, "places[sampled < self.tail * self.lanes] = -1", "pass",
+        ROWS, "places[sampled < self.tail * self.lanes] = -1", "pass",
         f"{PRIORITIZED}::test_new_rows_have_the_largest_priority_and_rows_that_are_gone_are_left_alone",
     ),
     "a window that is whole only now is never drawn": Mutant(
@@ -108,18 +109,18 @@ MORE = {
         "tests/agents/test_groups.py::test_the_streams_of_a_seed_all_differ",
     ),
     "gamma is squared in a window": Mutant(
-        RING, "discount *= factor", "discount *= factor * factor", WINDOWS
+        WINDOW, "discount *= factor", "discount *= factor * factor", WINDOWS
     ),
     "a window bootstraps one row too early": Mutant(
-        RING, "return row + n_step, total", "return row + n_step - 1, total", WINDOWS
+        WINDOW, "return row + n_step, total", "return row + n_step - 1, total", WINDOWS
     ),
     "a window takes a truncation for a termination": Mutant(
-        RING, "_view(reward[slot, k, lane], terminated[slot, k, lane],",
+        WINDOW, "_view(reward[slot, k, lane], terminated[slot, k, lane],",
         "_view(reward[slot, k, lane], terminated[slot, k, lane] or truncated[slot, k, lane],",
         WINDOWS,
     ),
     "an ignored row starts a window": Mutant(
-        RING, "if first[(t + 1) % slots, k, lane]:", "if False and first[0, k, lane]:", WINDOWS
+        WINDOW, "if first[(t + 1) % slots, k, lane]:", "if False and first[0, k, lane]:", WINDOWS
     ),
     "a table learns an ignored row": Mutant(
         KERNELS, "action[t, lane], not first[t + 1, lane]", "action[t, lane], True", TABLE

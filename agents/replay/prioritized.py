@@ -36,6 +36,12 @@ class Priorities:
         """Rows of seed k that may be sampled have been learned, with these errors [B]; others stay 0."""
         self.largest[k] = _set(self.trees[k], places, errors, self.alpha, self.largest[k])
 
+    def admit(self, places: Array, fresh: bool) -> None:
+        """All seeds' rows there [P] may be sampled from now on, with the largest priority so far; or not any more."""
+        for k, tree in enumerate(self.trees):
+            _fill(tree, places, self.largest[k] ** self.alpha if fresh else 0.0)
+        self.count += len(places) if fresh else -len(places)
+
     def draw(self, k: int, uniform: Array, places: Array) -> None:
         """One place for each of the uniform numbers [B], each from a B-th of the total of its own."""
         _draw(self.trees[k], uniform, places)
@@ -101,6 +107,12 @@ def _set(tree, places, errors, alpha, largest):  # type: ignore[no-untyped-def]
             largest = max(largest, priority)
             put(tree, places[i], priority**alpha)
     return largest
+
+
+@kernel()
+def _fill(tree, places, priority):  # type: ignore[no-untyped-def]
+    for place in places:
+        put(tree, place, priority)
 
 
 @kernel()

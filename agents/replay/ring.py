@@ -8,14 +8,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from agents.contract import Array, Batch, Rollout, State
+from agents.contract import Array, Batch, Rollout
 from agents.replay.prioritized import Priorities, put
 from agents.replay.rows import Rows
-from agents.replay.view import reward_and_discount
+from agents.replay.window import window
 from envs.contract import Spec
 from envs.kernel import inlined, kernel
 
-_view = inlined()(reward_and_discount)
 _ATTEMPTS = 10_000  # rounds of draws before a replay without any usable row is called a mistake
 
 
@@ -43,10 +42,9 @@ class RingReplay(Rows):
         ``priorities(seeds, places)`` makes those to sample by; None: all rows alike.
         """
         slots = max(-(-capacity // lanes), n_step + 1) + frame_stack
-        super().__init__(spec, generators, lanes, slots, end_on_life_loss)
+        super().__init__(spec, generators, lanes, slots, end_on_life_loss, priorities)
         self.batch_size, self.frame_stack = batch_size, frame_stack
         self.options = (n_step, gamma, reward_scale, reward_clip)
-        self.priorities = priorities(len(generators), slots * lanes) if priorities else None
         self._allocate_batch()
 
     def _allocate_batch(self) -> None:
@@ -131,21 +129,7 @@ class RingReplay(Rows):
             held = (self._head - self.tail) * self.lanes
             picks: Array = (self.draws * held).astype(np.int64) + self.tail * self.lanes
             return picks
-        ring = self.slots * self.lanes
-        oldest = self.tail * self.lanes
-        places = np.empty(self.draws.shape, np.int64)
-        for k, draws in enumerate(self.draws):
-            self.priorities.draw(k, draws, places[k])
-            self.priorities.weights(k, places[k], self._head * self.lanes, self.out_weight[k])
-        return oldest + (places - oldest) % ring
-
-    def set_priorities(self, sampled: Array, errors: Array) -> None:
-        """Rows as `sampled` [K, B] has them had these errors [K, B]; rows that are gone are passed over."""
-        assert self.priorities is not None
-        places = sampled % (self.slots * self.lanes)
-        places[sampled < self.tail * self.lanes] = -1
-        for k in range(len(places)):
-            self.priorities.set(k, places[k], errors[k])
+        return self.draw_by_priority(self.draws, self.out_weight)
 
     def _admit(self, start: int) -> None:
         """Give the rows from ``start`` on their first priority, or none; and look again at their edges.
@@ -163,22 +147,9 @@ class RingReplay(Rows):
                 priorities.trees[k], priorities.largest[k] ** priorities.alpha,
             )  # fmt: skip
 
-    def state_dict(self) -> State:
-        """Position, generators and priorities, and the observation at `head`; no rows."""
-        priorities = self.priorities.state_dict() if self.priorities else None
-        return {**super().state_dict(), "priorities": priorities}
-
-    def load_state_dict(self, state: State) -> None:
-        """Go on from a `state_dict`; the rows themselves are loaded by `load_rows`."""
-        super().load_state_dict(state)
-        if self.priorities:
-            self.priorities.load_state_dict(state["priorities"])
-
     def keep(self, seeds: Sequence[int]) -> None:
         """Go on with the seeds at these positions of the group only."""
         super().keep(seeds)
-        if self.priorities:
-            self.priorities.keep(seeds)
         self._allocate_batch()
 
 
@@ -203,7 +174,7 @@ def _fill(  # type: ignore[no-untyped-def]
             if b == batch:
                 break
             row, lane = pick // lanes, pick % lanes
-            end, total, discount = _window(
+            end, total, discount = window(
                 row, k, lane, head, n_step, gamma, scale, clip, first, reward, terminated, truncated
             )
             if end == row or _stack(indices, 0, k, b, row, lane, tail, frames, first):
@@ -242,7 +213,7 @@ def _admit(  # type: ignore[no-untyped-def]
         low, high = (tail, min(tail + frames - 1, again)) if part == 0 else (again, head)
         for row in range(low, high):
             for lane in range(lanes):
-                end, _, _ = _window(
+                end, _, _ = window(
                     row, k, lane, head, n_step, gamma, scale, clip,
                     first, reward, terminated, truncated,
                 )  # fmt: skip
@@ -273,29 +244,3 @@ def _stack(indices, which, k, b, row, lane, tail, frames, first):  # type: ignor
         indices[which, k, b, frames - 1 - back] = -1 if begun else (slot * seeds + k) * lanes + lane
         begun = begun or first[slot, k, lane]
     return False
-
-
-@kernel()
-def _window(  # type: ignore[no-untyped-def]
-    row, k, lane, head, n_step, gamma, scale, clip, first, reward, terminated, truncated
-):
-    """The n-step window that starts at a row: (row of its last observation, reward, discount).
-
-    It ends with the first done row, before the first row that is not valid, or after n rows. Row r
-    is valid where row r + 1 does not open an episode. Returns the row itself as the end where no
-    window can start.
-    """
-    slots = first.shape[0]
-    total, discount = 0.0, 1.0
-    for t in range(row, row + n_step):
-        if t >= head:
-            return row, 0.0, 0.0
-        slot = t % slots
-        if first[(t + 1) % slots, k, lane]:
-            return t, total, discount
-        r, factor = _view(reward[slot, k, lane], terminated[slot, k, lane], gamma, scale, clip)
-        total += discount * r
-        discount *= factor
-        if terminated[slot, k, lane] or truncated[slot, k, lane]:
-            return t + 1, total, discount
-    return row + n_step, total, discount

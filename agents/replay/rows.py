@@ -8,13 +8,16 @@ next rollout, and each is stored once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from agents.contract import Array, Rollout, State
+from agents.replay.prioritized import Priorities
 from agents.replay.view import terminations
 from envs.contract import Spec
+
+MakePriorities = Callable[[int, int], Priorities]
 
 
 class Rows:
@@ -27,8 +30,12 @@ class Rows:
         lanes: int,
         slots: int,
         end_on_life_loss: bool,
+        priorities: MakePriorities | None,
     ) -> None:
-        """Room for ``slots`` rows of every lane, the observation at `head` included."""
+        """Room for ``slots`` rows of every lane, the observation at `head` included.
+
+        ``priorities(seeds, places)`` makes those to sample by; None: all alike.
+        """
         self.spec, self.generators, self.lanes = spec, list(generators), lanes
         self.slots, self.end_on_life_loss = slots, end_on_life_loss
         self._head = 0
@@ -41,6 +48,8 @@ class Rows:
         self.truncated = np.zeros(shape, np.bool_)
         if spec.action_mask:
             self.action_mask = np.zeros((*shape, spec.num_actions), np.bool_)
+        # of a place, which is slot · lanes + lane
+        self.priorities = priorities(shape[1], slots * lanes) if priorities else None
 
     @property
     def head(self) -> int:
@@ -77,6 +86,28 @@ class Rows:
         self._head += rows
         return self._head - len(stepped)
 
+    def draw_by_priority(self, draws: Array, weights: Array) -> Array:
+        """Rows drawn by their priorities, [K, D] as row · lanes + lane, by uniform numbers [K, D].
+
+        Their importance weights [K, D] are written into ``weights``.
+        """
+        assert self.priorities is not None
+        ring, oldest = self.slots * self.lanes, self.tail * self.lanes
+        places = np.empty(draws.shape, np.int64)
+        for k, uniform in enumerate(draws):
+            self.priorities.draw(k, uniform, places[k])
+            self.priorities.weights(k, places[k], self._head * self.lanes, weights[k])
+        picks: Array = oldest + (places - oldest) % ring
+        return picks
+
+    def set_priorities(self, sampled: Array, errors: Array) -> None:
+        """Rows as `sampled` [K, B] has them had these errors [K, B]; rows that are gone are passed over."""
+        assert self.priorities is not None
+        places = sampled % (self.slots * self.lanes)
+        places[sampled < self.tail * self.lanes] = -1
+        for k in range(len(places)):
+            self.priorities.set(k, places[k], errors[k])
+
     def rows(self, start: int, stop: int) -> dict[str, Array]:
         """Copies of rows start..stop-1, each array [stop - start, K, n, ...]."""
         slots = np.arange(start, stop) % self.slots
@@ -95,7 +126,7 @@ class Rows:
         return {name: getattr(self, name) for name in names}
 
     def state_dict(self) -> State:
-        """Position and generators, and the observation at `head`; no rows."""
+        """Position, generators and priorities, and the observation at `head`; no rows."""
         slot = self._head % self.slots
         return {
             "head": self._head,
@@ -103,6 +134,7 @@ class Rows:
             "first": self.first[slot].copy(),
             "action_mask": self.action_mask[slot].copy() if self.spec.action_mask else None,
             "generators": [generator.bit_generator.state for generator in self.generators],
+            "priorities": self.priorities.state_dict() if self.priorities else None,
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -114,9 +146,13 @@ class Rows:
             self.action_mask[slot] = state["action_mask"]
         for generator, saved in zip(self.generators, state["generators"], strict=True):
             generator.bit_generator.state = saved
+        if self.priorities:
+            self.priorities.load_state_dict(state["priorities"])
 
     def keep(self, seeds: Sequence[int]) -> None:
         """Go on with the seeds at these positions of the group only."""
         for name, array in self._columns().items():
             setattr(self, name, np.ascontiguousarray(array[:, list(seeds)]))
         self.generators = [self.generators[k] for k in seeds]
+        if self.priorities:
+            self.priorities.keep(seeds)

@@ -22,6 +22,22 @@ def test_a_schedule_of_no_length_is_at_its_end(linear):
     assert linear(0, 1.0, 0.1, 0.0) == 0.1
 
 
+def test_the_ladder_by_hand():
+    # 0.4^(1 + 6 i / 3): 0.4, 0.4^3, 0.4^5, 0.4^7; a lane alone takes the share as it is
+    found = exploration.ladder(0.4, 6.0, 4)
+    assert found.tolist() == pytest.approx([0.4, 0.064, 0.01024, 0.0016384])
+    assert exploration.ladder(0.4, 6.0, 1).tolist() == [0.4]
+
+
+def test_every_lane_explores_by_its_own_share():
+    values, shares = np.tile(np.array([1.0, 0.0, 0.0, 0.0]), (1, 40_000, 1)), np.zeros(40_000)
+    shares[1::2] = 0.8
+    actions = epsilon_greedy(values, shares, [np.random.default_rng(1)])[0]
+    assert not actions[::2].any()
+    # three of four random actions are others: 0.8 * 3/4 = 0.6, five deviations of 20,000
+    assert abs((actions[1::2] > 0).mean() - 0.6) < 5 * np.sqrt(0.24 / 20_000)
+
+
 class Draws:
     """A generator that gives these numbers."""
 

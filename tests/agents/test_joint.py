@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.replay.ring import RingReplay, _window
+from agents.replay.ring import RingReplay
+from agents.replay.window import window
 from envs.contract import spec_of
 from runners.sources import Plan
 from runners.worker import RolloutWorker
@@ -64,7 +65,7 @@ class Scene:
             truth = windows(history, self.n_step, GAMMA)
             k, lane = divmod(column, per_seed)
             for row in range(ring.tail, ring.head):
-                end, total, discount = _window(
+                end, total, discount = window(
                     row, k, lane, ring.head, *ring.options,
                     ring.first, ring.reward, ring.terminated, ring.truncated,
                 )  # fmt: skip
@@ -203,7 +204,7 @@ def test_a_scheduled_reset_is_an_end_like_any_other():
     scene.ring.add(two)
     # Rows 2 and 3 bootstrap from the true last observation (row 4), with discounts 0.9² and 0.9.
     for row, steps in ((1, 3), (2, 2), (3, 1)):
-        end, _, discount = _window(
+        end, _, discount = window(
             row, 0, 0, scene.ring.head, *scene.ring.options, scene.ring.first, scene.ring.reward,
             scene.ring.terminated, scene.ring.truncated,
         )  # fmt: skip

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.contract import Rollout
-from agents.replay.ring import RingReplay, _window
+from agents.replay.ring import RingReplay
+from agents.replay.window import window
 from agents.rules.multistep import lambda_returns
 from envs.contract import Spec
 from tests import reference
@@ -106,7 +107,7 @@ def test_the_windows_of_the_ring_are_those_of_the_slow_twin(n_step, seed):
     starts = 0
     for t in range(rows):
         slow = reference.n_step_window(t, n_step, gamma, first, reward, terminated, truncated)
-        fast = _window(
+        fast = window(
             t, 0, 0, ring.head, *ring.options,
             ring.first, ring.reward, ring.terminated, ring.truncated,
         )  # fmt: skip

@@ -260,6 +260,14 @@ def test_what_cannot_be_run_is_refused(agent, changes, message):
     assert message in str(caught.value)
 
 
+def test_rows_between_two_sequences_are_refused():
+    with pytest.raises(REFUSED) as caught:
+        make_config("r2d2", "CartPole-v1", steps=1000, rollout_length=90, sequence_length=80)
+    assert "rollout_length: got 90, takes at most sequence_length = 80" in str(caught.value)
+    make_config("r2d2", "CartPole-v1", steps=1000, rollout_length=80, sequence_length=80)
+    make_config("dqn", "CartPole-v1", rollout_length=80, sequence_length=8)  # it takes no sequences
+
+
 def test_until_solved_needs_a_threshold():
     make_config("toy", "CartPole-v1", steps=1000, until_solved=True)
     make_config("toytable", "CliffWalking-v1", steps=1000, until_solved=True)

@@ -50,6 +50,14 @@ CASES = {
     # priorities, and generators of noise; the ring goes round within the run
     "rainbow": ("rainbow", "CartPole-v1", {**DQN, "atoms": 11}),
     "iqn, masks and fractions": ("iqn", "CartPole-v1", {**DQN, "atoms": 4, "dropout": 0.2}),
+    # sequences that begin before a checkpoint, with memories of their own
+    "r2d2": ("r2d2", "CartPole-v1", {
+        **DQN, "memory_size": 8, "sequence_length": 12, "burn_in": 4, "lanes": 4,
+    }),
+    "dqn, attention": ("dqn", "CartPole-v1", {
+        **DQN, "memory": "attention", "memory_size": 8, "context": 5, "sequence_length": 8,
+        "burn_in": 4,
+    }),
     "tree_backup, fused": ("tree_backup", "FrozenLake-v1", {**TABLE, "lanes": 2}),
     "watkins_q, fused": ("watkins_q", "FrozenLake-v1", {**TABLE, "lanes": 2}),
     "dyna_q, local": ("dyna_q", "FrozenLake-v1", {**TABLE, "source": "local", "steps": 1_000}),
