@@ -110,6 +110,10 @@ AGENTS: dict[str, AgentEntry] = {
         "agents.dqn_named", "R2D2Config", "an LSTM that learns from sequences with stored states",
         "Kapturowski et al. 2019, openreview r1lyTjAqYX",
     ),
+    "bootstrapped_dqn": AgentEntry(
+        "agents.bootstrapped_dqn", "BootstrappedDQNConfig", "an ensemble with random priors explores by guesses",
+        "Osband et al. 2016, arXiv:1602.04621; 2018, arXiv:1806.03335",
+    ),
     "pqn": AgentEntry(
         "agents.pqn", "PQNConfig", "parallel Q-network: Q(λ), LayerNorm, no replay, no target network",
         "Gallici et al. 2024, arXiv:2407.04811",

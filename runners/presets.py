@@ -92,6 +92,17 @@ _CARTPOLE: Mapping[str, Settings] = {
     },
 }
 
+# Memory tasks: found on seeds 100 and 101. burn_in serves a context of 16 as well, --memory attention.
+_MEMORY: Settings = {
+    "lanes": 16, "rollout_length": 16, "sequence_length": 16, "burn_in": 15, "context": 16,
+    "batch_size": 16, "replay_ratio": 0.05, "learning_starts": 2_000, "target_period": 400, "lr": 2e-3,
+    "hidden": (64,),
+}  # fmt: skip
+_REPEAT_PREVIOUS: Settings = {
+    **_MEMORY, "steps": 40_960, "gamma": 0.9, "epsilon_steps": 10_000, "reward_scale": 20.0,
+}  # fmt: skip
+_TMAZE: Settings = {**_MEMORY, "steps": 81_920, "gamma": 0.98, "epsilon_steps": 30_000}
+
 PRESETS: Mapping[tuple[str, str], Settings] = {
     ("pqn", "CartPole-v1"): {
         "steps": 307_200,
@@ -171,6 +182,10 @@ PRESETS: Mapping[tuple[str, str], Settings] = {
         "epsilon_steps": 30_000,
         "reward_scale": 0.1,
     },
+    ("dqn", "popgym-RepeatPreviousEasy-v0"): {**_REPEAT_PREVIOUS, "double": True, "memory": "lstm"},
+    ("dqn", "TMaze-v0"): {**_TMAZE, "double": True, "memory": "lstm"},
+    ("r2d2", "popgym-RepeatPreviousEasy-v0"): _REPEAT_PREVIOUS,
+    ("r2d2", "TMaze-v0"): _TMAZE,
     # whole episodes: no more than a start on longer ones
     ("monte_carlo", "FrozenLake-v1"): {**_TABLES["FrozenLake-v1"], "step": "lr"},
     # V_max is the largest return; what is deterministic is known at once

@@ -75,6 +75,7 @@ class RingReplay(Rows):
             next_obs=next_obs,
             next_action_mask=mask,
             weight=torch.from_numpy(self.out_weight) if self.priorities else None,
+            extras={"number": torch.from_numpy(self.sampled)},
         )
 
     @property

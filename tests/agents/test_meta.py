@@ -68,7 +68,13 @@ def meta_batch(spec):
 
     obs, next_obs = (whole() if spec.num_states else floats(*spec.obs_shape) for _ in range(2))
     return Batch(
-        obs, whole(), floats(), floats(), next_obs, weight=floats(), extras={"returns": floats()}
+        obs,
+        whole(),
+        floats(),
+        floats(),
+        next_obs,
+        weight=floats(),
+        extras={"returns": floats(), "number": whole()},
     )
 
 
@@ -96,7 +102,7 @@ def meta_sequences(learner, spec):
 
 
 def batch_of(learner, spec):
-    memory = learner.online.network.memory
+    memory = getattr(learner.online.network, "memory", None)
     return meta_batch(spec) if memory is None else meta_sequences(learner, spec)
 
 

@@ -58,6 +58,8 @@ CASES = {
         **DQN, "memory": "attention", "memory_size": 8, "context": 5, "sequence_length": 8,
         "burn_in": 4,
     }),
+    # each lane's head
+    "bootstrapped_dqn": ("bootstrapped_dqn", "CartPole-v1", {**DQN, "heads": 3}),
     "tree_backup, fused": ("tree_backup", "FrozenLake-v1", {**TABLE, "lanes": 2}),
     "watkins_q, fused": ("watkins_q", "FrozenLake-v1", {**TABLE, "lanes": 2}),
     "dyna_q, local": ("dyna_q", "FrozenLake-v1", {**TABLE, "source": "local", "steps": 1_000}),

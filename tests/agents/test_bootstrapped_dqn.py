@@ -1,0 +1,170 @@
+"""Bootstrapped DQN: one step by hand, masks, priors, heads that last an episode, and the vote."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from agents.bootstrapped_dqn import (
+    BootstrappedDQNConfig,
+    bootstrap_mask,
+    make_actor,
+    make_learner,
+    vote,
+)
+from agents.contract import Batch, Params
+from envs.contract import Spec
+
+CPU = torch.device("cpu")
+SPEC = Spec((1,), np.float32, 0, 2)
+
+
+def learner(seeds=1, **changes):
+    config = BootstrappedDQNConfig(
+        **{"hidden": (), "batch_size": 4, "heads": 2, "prior_scale": 0.0, **changes}
+    )
+    return make_learner(
+        config, SPEC, 2, [np.random.SeedSequence([k, 1]) for k in range(seeds)],
+        [np.random.default_rng([k, 2]) for k in range(seeds)], CPU,
+    )  # fmt: skip
+
+
+def batch(numbers):
+    return Batch(
+        obs=torch.tensor([[[1.0], [2.0]]]),
+        action=torch.tensor([[0, 1]]),
+        reward=torch.tensor([[1.0, 0.0]]),
+        discount=torch.tensor([[0.5, 0.5]]),
+        next_obs=torch.tensor([[[2.0], [1.0]]]),
+        extras={"number": torch.tensor([numbers])},
+    )
+
+
+def numbers_with(masks, heads=2, share=0.5):
+    """Transitions whose heads' masks are these."""
+    found = bootstrap_mask(torch.arange(1_000).view(1, -1), heads, share)[0].T.tolist()
+    return [found.index(list(map(float, mask))) for mask in masks]
+
+
+@pytest.mark.parametrize("double", [True, False])
+def test_the_loss_by_hand(double):
+    made = learner(double=double, mask_share=0.5)
+    # head 0: Q(s) = (s, 2 s), its target's (3 s, s); head 1: Q(s) = (s, -s), its target's (s, s)
+    for network, weights in (
+        (made.online.network, [[[1.0, 2.0]], [[1.0, -1.0]]]),
+        (made.target.network, [[[3.0, 1.0]], [[1.0, 1.0]]]),
+    ):
+        network.free_head_weight.data[0] = torch.tensor(weights)
+        network.free_head_bias.data.zero_()
+    numbers = numbers_with([(1, 1), (0, 1)])
+    out = made.loss(made.online.network, made.target.network, batch(numbers), {})
+    # Sample 0, s = 1 to s' = 2, action 0, r = 1.
+    #   Head 0: Q = 1. Double: online chooses 1 (4 > 2), target values it 2: goal 1 + ½ 2 = 2, error 1,
+    #   loss ½. Plain: target's best is 6: goal 4, error 3, Huber 3 - ½ = 2.5.
+    #   Head 1: Q = 1. Target values every action 2: goal 2, error 1, loss ½.
+    # Sample 1, s = 2 to s' = 1, action 1, r = 0. Head 0 does not learn of it.
+    #   Head 1: Q = -2, goal ½ 1 = ½, error 2.5, Huber 2.5 - ½ = 2.
+    first = (0.5 + 0.5) / 2 if double else (2.5 + 0.5) / 2
+    assert out.loss[0].tolist() == pytest.approx([first, (0.0 + 2.0) / 2])
+
+
+def test_only_the_masked_heads_move():
+    made = learner(mask_share=0.5)
+    before = made.online.network.free_head_weight.data.clone()
+    made.step(batch(numbers_with([(0, 1), (0, 1)])), {})
+    moved = (made.online.network.free_head_weight.data != before).flatten(2).any(-1)
+    assert moved.tolist() == [[False, True]]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 1.0])
+def test_masks_are_drawn_once_in_their_share_and_apart(share):
+    mask = bootstrap_mask(torch.arange(40_000).view(2, -1), 5, share)
+    assert torch.equal(mask, bootstrap_mask(torch.arange(40_000).view(2, -1), 5, share))
+    deviation = np.sqrt(share * (1 - share) / 20_000)
+    assert ((mask.mean(-1) - share).abs() <= 5 * deviation).all()
+    if 0 < share < 1:
+        heads = mask[0].numpy()
+        assert np.abs(np.corrcoef(heads) - np.eye(5)).max() < 5 / np.sqrt(20_000)
+        following = [np.corrcoef(h[1:], h[:-1])[0, 1] for h in heads]
+        assert np.abs(following).max() < 5 / np.sqrt(20_000)
+
+
+def test_a_prior_is_added_and_never_learned():
+    made = learner(prior_scale=2.0, hidden=(3,), mask_share=1.0)
+    network = made.online.network
+    obs = torch.tensor([[[1.0], [2.0]]])
+    priors = {n: p.data.clone() for n, p in network.named_parameters() if n.startswith("prior")}
+    whole = network(obs).detach()
+    free = {n: p.data.clone() for n, p in network.named_parameters() if n.startswith("free")}
+    for name in free:
+        network.get_parameter(name).data.zero_()
+    prior = network(obs).detach()
+    for name in free:
+        network.get_parameter(name).data.copy_(free[name])
+        network.get_parameter(name.replace("free", "prior")).data.zero_()
+    torch.testing.assert_close(network(obs).detach() + prior, whole)
+    for name, value in priors.items():
+        network.get_parameter(name).data.copy_(value)
+    assert prior.abs().max() > 0
+    made.step(batch([0, 1]), {})
+    for name, value in priors.items():
+        assert torch.equal(network.get_parameter(name).data, value)
+    assert any(not torch.equal(network.get_parameter(n).data, v) for n, v in free.items())
+
+
+def test_members_and_seeds_are_drawn_apart():
+    first, second = (learner(seeds).online.network for seeds in (2, 1))
+    weights = first.free_head_weight.data.flatten(2).flatten(0, 1)
+    assert len({tuple(row) for row in weights.tolist()}) == 4
+    assert torch.equal(first.free_head_weight.data[0], second.free_head_weight.data[0])
+
+
+def test_the_vote_by_hand():
+    # three heads: 1, 1 and 0; then 2, 1 and 0, a tie of all
+    values = np.array([[[0.0, 1.0, 0.9], [0.0, 0.0, 9.0]],
+                       [[0.0, 5.0, 1.0], [0.0, 1.0, 0.0]],
+                       [[9.0, 0.0, 1.0], [5.0, 0.0, 0.0]]])[None]  # fmt: skip
+    assert vote(values).tolist() == [[1, 0]]
+    # without action 1 head 0 takes 2, head 1 takes 2, head 2 takes 0; 0 is not legal in the second
+    mask = np.array([[[True, False, True], [False, True, True]]])
+    assert vote(values, mask).tolist() == [[2, 1]]
+
+
+def actor(heads=7):
+    config = BootstrappedDQNConfig(hidden=(), heads=heads, prior_scale=0.0)
+    made = make_actor(config, SPEC, [np.random.default_rng(k) for k in range(2)])
+    flat = made.parameters.flat.clone()
+    made.load_params(Params(1, 0, {"flat": flat}, {"epsilon": 0.0}))
+    # odd heads prefer action 1, even ones 0
+    sign = torch.tensor([[-1.0, 1.0] if h % 2 else [1.0, -1.0] for h in range(heads)])
+    made.network.free_head_weight.data[:] = sign.view(1, heads, 1, 2)
+    return made
+
+
+def test_a_head_acts_from_the_beginning_of_an_episode_to_its_end():
+    made, obs = actor(), np.ones((2, 500, 1), np.float32)
+    state, first = made.initial_state(500), np.ones((2, 500), bool)
+    actions, state, _ = made.act(obs, first, {}, state, True)
+    heads = state["head"].copy()
+    assert (actions == heads % 2).all()
+    # 500 draws of one of seven, in each seed: 71 ± 5 deviations of 7.8
+    counts = np.stack([np.bincount(h, minlength=7) for h in heads])
+    assert np.abs(counts - 500 / 7).max() < 5 * 7.8
+    first[:] = False
+    first[0, :250] = True
+    for _ in range(3):
+        actions, state, _ = made.act(obs, first, {}, state, True)
+        first[:] = False
+    assert (state["head"][0, 250:] == heads[0, 250:]).all()
+    assert (state["head"][1] == heads[1]).all()
+    assert (state["head"][0, :250] != heads[0, :250]).mean() > 0.7
+    assert (actions == state["head"] % 2).all()
+
+
+def test_greedy_actions_are_the_votes():
+    made, obs = actor(heads=7), np.ones((2, 3, 1), np.float32)
+    state = made.initial_state(3)
+    actions, after, _ = made.act(obs, np.ones((2, 3), bool), {}, state, False)
+    assert (actions == 0).all()  # four heads of seven
+    assert (after["head"] == state["head"]).all()
