@@ -333,19 +333,25 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
 
 
 def print_summary(summary: Mapping[str, Any], stream: TextIO | None = None) -> None:
-    """Print the table and the lines below it; plain ASCII where nobody looks at a terminal."""
+    """Print the table and the lines below it."""
+    title = f"{summary['agent']} on {summary['env']}"
+    print_table(title, summary_table(summary), summary_lines(summary), stream)
+
+
+def print_table(
+    title: str, table: Table, lines: Iterable[str] = (), stream: TextIO | None = None
+) -> None:
+    """Print a table and lines below it; plain ASCII where nobody looks at a terminal."""
     from rich import box
     from rich.console import Console
 
     stream = stream or sys.stdout
-    table = summary_table(summary)
     console = Console(file=stream, highlight=False)
     if not console.is_terminal:
         table.box = box.ASCII
         # A file is as wide as the table; a terminal is not.
         console = Console(file=stream, highlight=False, color_system=None, width=500)
-    title = f"{summary['agent']} on {summary['env']}"
     console.print(title, style="bold", markup=False, soft_wrap=True)
     console.print(table)
-    for line in summary_lines(summary):
+    for line in lines:
         console.print(line, markup=False, soft_wrap=True)

@@ -1,0 +1,56 @@
+"""Runs that are set beside others: trained where they are not yet, and read for certain seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runners import report
+from runners.config import RunConfig
+from runners.console import Console
+from runners.outcome import read_result
+from runners.run_folder import Group, RunFolder
+from runners.train import finished_run, run
+
+
+class Trained(NamedTuple):
+    """A finished run and what those of its seeds came to that were asked for."""
+
+    folder: RunFolder
+    seeds: Sequence[int]
+    returns: NDArray[np.float64]  # [K] mean of a seed's last greedy episodes
+    wall_s: float  # of the whole run, other seeds of it included
+    seconds_per_step: float  # wall seconds over environment steps of all seeds, of the whole run
+    groups: Sequence[Group]  # the seeds that trained together
+
+
+def train(
+    config: RunConfig,
+    seeds: Sequence[int],
+    out: str,
+    console: Console,
+    stop_asked: Callable[[], int],
+    title: str,
+) -> Trained:
+    """Train the seeds that are not trained yet, say so, and read what all of them came to."""
+    done = finished_run(config, seeds, out)
+    console.message(f"{title}: finished before" if done else title)
+    folder = done or run(config, seeds, out, console=console, stop_asked=stop_asked)
+    if not folder.curve.exists():
+        report.draw_curve(folder)
+    return read(folder, seeds)
+
+
+def read(folder: RunFolder, seeds: Sequence[int]) -> Trained:
+    """What the seeds of a finished run came to."""
+    summary, returns = folder.summary(), []
+    assert summary is not None
+    for seed in seeds:
+        result = read_result(folder.seed_path(seed))
+        assert result is not None
+        returns.append(float(np.mean(result["final_returns"])))
+    seconds = summary["wall_s"] / summary["env_steps"] if summary["env_steps"] else 0.0
+    return Trained(folder, seeds, np.array(returns), summary["wall_s"], seconds, folder.groups())
