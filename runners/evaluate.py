@@ -161,8 +161,8 @@ def print_evaluation(found: Evaluation, title: str, stream: TextIO | None = None
 # -- The command line ----------------------------------------------------------------------------
 
 
-class RunParser(argparse.ArgumentParser):
-    """The command line of a command on a run; a wrong one is one line, as everywhere in the lab."""
+class Parser(argparse.ArgumentParser):
+    """The command line of a command; a wrong one is one line, as everywhere in the lab."""
 
     def __init__(self, module: str, description: str, epilog: str) -> None:
         super().__init__(
@@ -172,6 +172,16 @@ class RunParser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+
+    def error(self, message: str) -> NoReturn:
+        raise BadInput(f"{message}; see {self.prog} --help")
+
+
+class RunParser(Parser):
+    """The command line of a command on a run."""
+
+    def __init__(self, module: str, description: str, epilog: str) -> None:
+        super().__init__(module, description, epilog)
         self.add_argument(
             "run",
             metavar="RUN",
@@ -180,9 +190,6 @@ class RunParser(argparse.ArgumentParser):
         self.add_argument(
             "--last", action="store_true", help="take the last weights, not the best ones"
         )
-
-    def error(self, message: str) -> NoReturn:
-        raise BadInput(f"{message}; see {self.prog} --help")
 
 
 def at_least(least: int) -> Callable[[str], int]:

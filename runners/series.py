@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runners import report
+from runners.claims import Metric
 from runners.config import RunConfig
 from runners.console import Console
+from runners.errors import BadInput
 from runners.outcome import read_result
 from runners.run_folder import Group, RunFolder
 from runners.train import finished_run, run
@@ -46,11 +48,25 @@ def train(
 
 def read(folder: RunFolder, seeds: Sequence[int]) -> Trained:
     """What the seeds of a finished run came to."""
-    summary, returns = folder.summary(), []
+    summary = folder.summary()
     assert summary is not None
+    returns = np.array(scores(folder, seeds, "final_return"))
+    seconds = summary["wall_s"] / summary["env_steps"] if summary["env_steps"] else 0.0
+    return Trained(folder, seeds, returns, summary["wall_s"], seconds, folder.groups())
+
+
+def scores(folder: RunFolder, seeds: Sequence[int], metric: Metric) -> list[float]:
+    """What each of the seeds of a finished run has come to.
+
+    Raises:
+        BadInput: there is no exact value of a policy, for the environment is no finite MDP.
+    """
+    found = []
     for seed in seeds:
         result = read_result(folder.seed_path(seed))
         assert result is not None
-        returns.append(float(np.mean(result["final_returns"])))
-    seconds = summary["wall_s"] / summary["env_steps"] if summary["env_steps"] else 0.0
-    return Trained(folder, seeds, np.array(returns), summary["wall_s"], seconds, folder.groups())
+        if metric not in result and metric != "final_return":
+            raise BadInput(f"{folder.name}: has no {metric}; claim its final_return")
+        returns = float(np.mean(result["final_returns"]))
+        found.append(returns if metric == "final_return" else float(result[metric]))
+    return found
