@@ -4,7 +4,8 @@ A line is added for
 
 * ``exact``: an optimum that dynamic programming gives; low and high are the same;
 * ``measured``: what ``python -m runners.reproduce AGENT --env ID --measure`` printed, on seeds that
-  take no part in the verdict;
+  take no part in the verdict; where most seeds end at the best there is, many are needed to see one
+  that does not (``--seeds 30``), and where all do nothing can be claimed;
 * ``published``: a figure with a public source, of the same environment, steps, and way to evaluate.
 
 The steps and all other settings are the preset's. The verdict is on the mean over the seeds 0, 1, ...
@@ -37,6 +38,7 @@ class Claim(NamedTuple):
 
 _GREEDY = "dynamic programming: the policy of Q* at gamma 0.99 under the time limit"
 _OPTIMUM = "dynamic programming: the optimum"
+_SEEDS = "seeds 1000-1009, torch 2.13"
 
 CLAIMS: tuple[Claim, ...] = (
     Claim("q_learning", "FrozenLake-v1", "policy_value", 0.740165, 0.740165, "exact", _GREEDY),
@@ -44,7 +46,6 @@ CLAIMS: tuple[Claim, ...] = (
     Claim("q_learning", "CliffWalking-v1", "policy_value", -13.0, -13.0, "exact", _OPTIMUM),
     Claim("r_max", "Taxi-v4", "policy_value", 7.93, 7.93, "exact", _OPTIMUM),
     Claim("r_max", "CliffWalking-v1", "policy_value", -13.0, -13.0, "exact", _OPTIMUM),
-    Claim("q_learning", "FrozenLake8x8-v1", "policy_value", 0.8567, 0.8721, "measured", "seeds 1000-1009, torch 2.13"),
-    Claim("double_q", "FrozenLake-v1", "policy_value", 0.7201, 0.7347, "measured", "seeds 1000-1009, torch 2.13"),
-    Claim("pqn", "CartPole-v1", "final_return", 500.0, 500.0, "measured", "seeds 1000-1009, torch 2.13"),
-)  # fmt: skip
+    Claim("q_learning", "FrozenLake8x8-v1", "policy_value", 0.8567, 0.8721, "measured", _SEEDS),
+    Claim("double_q", "FrozenLake-v1", "policy_value", 0.7201, 0.7347, "measured", _SEEDS),
+)

@@ -102,6 +102,10 @@ def measure(
     """What can be claimed of a configuration: where the mean of fresh seeds will lie.
 
     The ends are those of a 95 % prediction interval, for the verdict's mean has an error of its own.
+
+    Raises:
+        RunFailed: all seeds have the same score. Ten at the best score there is do not say how far
+            below it the eleventh will be.
     """
     from runners import provenance, series
 
@@ -110,12 +114,16 @@ def measure(
     run = series.train(config, measured, out, console, stop_asked, title)
     summary = run.folder.summary() or {}
     metric: Metric = "policy_value" if summary.get("policy_value") else "final_return"
-    fresh = Claim._field_defaults["seeds"]
-    low, high = stats.prediction_interval(series.scores(run.folder, measured, metric), fresh)
+    scores = series.scores(run.folder, measured, metric)
+    if min(scores) == max(scores):
+        raise RunFailed(
+            f"all {seeds} seeds score {number(scores[0])}: without a spread there is no interval; "
+            "measure more --seeds, or claim what dynamic programming gives as exact"
+        )
+    low, high = stats.prediction_interval(scores, Claim._field_defaults["seeds"])
     torch = ".".join((provenance.versions()["torch"] or "").split(".")[:2])
     source = f"seeds {measured[0]}-{measured[-1]}, torch {torch}"
-    # outwards, so that a score with no spread at all is inside
-    return Claim(
+    return Claim(  # rounded outwards
         config.agent, config.env, metric, math.floor(1e4 * low) / 1e4, math.ceil(1e4 * high) / 1e4,
         "measured", source,
     )  # fmt: skip

@@ -135,6 +135,15 @@ def test_a_measurement_is_a_line_that_holds(small, tmp_path, capsys):
     assert made[3:5] == pytest.approx((low, high), abs=1e-4)
 
 
+def test_scores_without_a_spread_are_no_measurement(tmp_path, capsys):
+    """R-max walks the best path with every seed; a claim of no width would be of no worth."""
+    line = ["r_max", "--env", "CliffWalking-v1", "--measure", "--seeds", "2", "--quiet"]
+    assert reproduce.main([*line, "--out", str(tmp_path)]) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("error: all 2 seeds score -13: without a spread")
+
+
 def test_deep_agents_are_measured_by_their_returns(tmp_path):
     config = make_config(
         "dqn", "CartPole-v1", steps=128, lanes=2, hidden=(4,), final_episodes=2, eval_episodes=1
