@@ -173,12 +173,13 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """A table for a terminal or a file."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     made = Table(box=box.ROUNDED)
     for name in columns:
-        made.add_column(name)
+        made.add_column(Text(name))  # not markup: brackets are brackets
     for row in rows:
-        made.add_row(*row)
+        made.add_row(*map(Text, row))
     return made
 
 

@@ -77,6 +77,7 @@ def test_a_claim_that_holds_and_one_that_does_not(small, monkeypatch, tmp_path, 
     told = capsys.readouterr()
     assert "1 of 1 inside what is claimed" in told.out
     assert "2k x 2" in told.out
+    assert "| score [interval] " in told.out
     assert "1 of 1: q_learning on FrozenLake-v1\n" in told.err
     before = (next(tmp_path.iterdir()) / "seed-0" / "metrics.jsonl").read_bytes()
     assert reproduce.main(["--all", *out]) == 1
