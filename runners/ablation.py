@@ -33,6 +33,8 @@ SWITCHES: Mapping[str, tuple[str, ...]] = {
     "dropout": (),
     "n_step": (),
     "layer_norm": (),
+    "memory": ("memory_size", "context", "sequence_length", "burn_in"),
+    "epsilon_ladder": ("epsilon_start", "epsilon_end"),  # which the ladder keeps
 }
 """Switches of DQN's family and the fields that belong to each; a new one is one line more."""
 

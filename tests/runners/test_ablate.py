@@ -118,7 +118,7 @@ def test_a_switch_that_was_turned_off_is_none():
 
 
 def test_every_field_that_a_named_agent_sets_is_a_switch_or_known_to_be_none():
-    sorted_ = {"adam_eps", *ablation.SWITCHES}.union(*ablation.SWITCHES.values())
+    sorted_ = {"adam_eps", "gamma", *ablation.SWITCHES}.union(*ablation.SWITCHES.values())
     plain = DQNConfig()
     for name, entry in AGENTS.items():
         cls = None if entry.tabular else hyper_class(name)
