@@ -11,6 +11,14 @@ class AgentEntry(NamedTuple):
     summary: str
     paper: str
     tabular: bool = False  # learns a table: needs Discrete observations
+    linear: bool = (
+        False  # learns weights of fixed features: needs observations of one row of numbers
+    )
+
+    @property
+    def gradient(self) -> bool:
+        """Whether it learns a network, on any device; the others compute in kernels, on the CPU."""
+        return not (self.tabular or self.linear)
 
 
 AGENTS: dict[str, AgentEntry] = {
@@ -73,6 +81,10 @@ AGENTS: dict[str, AgentEntry] = {
     "r_max": AgentEntry(
         "agents.tabular", "RMaxConfig", "optimistic where little was seen, plans where enough was",
         "Brafman & Tennenholtz 2002", tabular=True,
+    ),
+    "linear_q": AgentEntry(
+        "agents.linear_q", "LinearQConfig", "Q-learning that is linear in tiles of the observation",
+        "Sutton & Barto 2018, sections 9.5.4 and 10.1", linear=True,
     ),
     "dqn": AgentEntry(
         "agents.dqn", "DQNConfig", "deep Q-network: replay, target network; every part of its family a switch",

@@ -157,7 +157,7 @@ def choose_legal(values: Array, mask: Array, epsilon: float, draws: Array) -> Ar
         [K, n] int64 actions.
     """
     exploring = draws[..., :1] < epsilon
-    scores = np.where(_some(mask), np.where(exploring, 0.0, values), -np.inf)
+    scores = np.where(some_legal(mask), np.where(exploring, 0.0, values), -np.inf)
     best = scores == scores.max(-1, keepdims=True)
     count = best.cumsum(-1)
     pick = (draws[..., 1] * count[..., -1]).astype(np.int64)
@@ -167,14 +167,14 @@ def choose_legal(values: Array, mask: Array, epsilon: float, draws: Array) -> Ar
 
 def sample_legal(values: Array, mask: Array, temperature: float, draws: Array) -> Array:
     """`tabular_kernels.softmax_action` among legal actions; arguments as those of `choose_legal`."""
-    legal = np.where(_some(mask), values, -np.inf)
+    legal = np.where(some_legal(mask), values, -np.inf)
     weight = np.exp((legal - legal.max(-1, keepdims=True)) / temperature).cumsum(-1)
     # the first one beyond the draw has a weight of its own, so it is legal
     chosen: Array = (weight > draws[..., 1:] * weight[..., -1:]).argmax(-1)
     return chosen
 
 
-def _some(mask: Array) -> Array:
+def some_legal(mask: Array) -> Array:
     """The mask as bool; where an episode has ended and nothing is legal, everything is."""
     legal: Array = np.asarray(mask, np.bool_)
     return legal | ~legal.any(-1, keepdims=True)
@@ -224,7 +224,7 @@ class TabularLearner:
 
     def _forbid(self, obs: Array, masks: Array) -> None:
         """Write what is legal in the states [T+1, K n] into the tables."""
-        states, legal = self._by_seed(obs), self._by_seed(_some(masks))
+        states, legal = self._by_seed(obs), self._by_seed(some_legal(masks))
         for k, q in enumerate(self.q):
             for allowed in (False, True):
                 *row, action = np.nonzero(legal[k] == allowed)

@@ -89,7 +89,8 @@ class Spec:
     which rollouts and replay keep observations: float64 Boxes are kept as float32, Discrete
     observations as int64. ``action_low`` and ``action_high`` are None for Discrete actions.
     ``obs_scale`` brings whole numbers of a bounded Box into [-1, 1] where a network reads them: 1/255
-    for pixels. ``action_mask`` and ``life_loss`` say which facts the simulator tells.
+    for pixels. ``obs_low`` and ``obs_high`` are the Box's bounds, None for Discrete observations.
+    ``action_mask`` and ``life_loss`` say which facts the simulator tells.
     """
 
     obs_shape: tuple[int, ...]
@@ -101,6 +102,8 @@ class Spec:
     action_low: Array | None = None
     action_high: Array | None = None
     obs_scale: float = 1.0
+    obs_low: Array | None = None
+    obs_high: Array | None = None
     action_mask: bool = False
     life_loss: bool = False
 
@@ -126,6 +129,8 @@ def spec_of(env: VectorSimulator, infos: Mapping[str, Any] | None = None) -> Spe
     else:
         raise UnsupportedEnv(f"observation space {obs} is neither Discrete nor Box")
     spec = Spec(obs_shape, obs_dtype, num_states, 0, obs_scale=_scale(obs))
+    if isinstance(obs, spaces.Box):
+        spec = replace(spec, obs_low=obs.low.copy(), obs_high=obs.high.copy())
     spec = replace(
         spec, action_mask="action_mask" in (infos or {}), life_loss="life_loss" in (infos or {})
     )

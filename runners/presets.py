@@ -9,7 +9,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Mapping
 
-Value = bool | int | float | str | tuple[int, ...]
+Value = bool | int | float | str | tuple[int, ...] | tuple[float, ...]
 Settings = Mapping[str, Value]
 
 RUN_DEFAULTS: Settings = {
@@ -113,6 +113,36 @@ PRESETS: Mapping[tuple[str, str], Settings] = {
         "reward_scale": 0.1,
     },
     **{(agent, "CartPole-v1"): table for agent, table in _CARTPOLE.items()},
+    # An episode ends beyond 2.4 and 0.2095 rad; velocities, which have no bounds, rarely pass these.
+    ("linear_q", "CartPole-v1"): {
+        "steps": 102_400,
+        "eval_every": 4_096,
+        "lanes": 8,
+        "rollout_length": 8,
+        "low": (-2.4, -3.0, -0.2095, -3.5),
+        "high": (2.4, 3.0, 0.2095, 3.5),
+        "tilings": 16,
+        "tiles": 4,
+        "lr": 0.5,
+        "lr_end": 0.05,
+        "lr_steps": 100_000,
+        "epsilon_steps": 10_000,
+        "epsilon_end": 0.02,
+    },
+    # Sutton & Barto 2018, example 10.1: no exploration but that weights of 0 are optimistic
+    ("linear_q", "MountainCar-v0"): {
+        "steps": 200_000,
+        "eval_every": 4_800,
+        "lanes": 4,
+        "rollout_length": 4,
+        "gamma": 1.0,
+        "tilings": 16,
+        "lr": 0.8,
+        "lr_end": 0.02,
+        "lr_steps": 200_000,
+        "epsilon_start": 0.0,
+        "epsilon_end": 0.0,
+    },
     # Mnih et al. 2015 and Castro et al. 2018 (Dopamine), with Adam; a lane step is four frames. An
     # untrained greedy policy may stand still until the time limit, so evaluations are few.
     ("dqn", "ALE/*"): {

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from agents import AGENTS
+from agents import AGENTS, AgentEntry
 from agents.hyper import check_value, kinds
 from runners import presets
 from runners.config import (
@@ -71,8 +71,9 @@ def resolve(agent: str, env: str, settings: Mapping[str, Any]) -> RunConfig:
         raise BadInput(
             f"steps: there is no preset of {agent} on {env}; say how long: --steps 100000"
         )
-    tabular = agent_entry(agent).tabular
-    run["device"] = _device(run["device"], tabular)
+    entry = agent_entry(agent)
+    tabular = entry.tabular
+    run["device"] = _device(run["device"], entry)
     if run["source"] == "auto":
         run["source"] = "fused" if tabular and run["backend"] == "tabular" else "local"
     run["block_size"] = run["block_size"] or run["lanes"]
@@ -113,10 +114,11 @@ def _backend(env: str, backend: str) -> str:
         raise BadInput(str(error)) from error
 
 
-def _device(device: str, tabular: bool) -> str:
-    if device == "cpu" or tabular:
+def _device(device: str, entry: AgentEntry) -> str:
+    if device == "cpu" or not entry.gradient:
         if device == "cuda":
-            raise BadInput("device: a tabular agent computes on the cpu; take --device cpu")
+            kind = "tabular" if entry.tabular else "linear"
+            raise BadInput(f"device: a {kind} agent computes on the cpu; take --device cpu")
         return "cpu"
     import torch
 
@@ -140,8 +142,10 @@ def check_fit(config: RunConfig, spec: Spec) -> None:
     if getattr(config.hyper, "end_on_life_loss", False) and not spec.life_loss:
         raise BadInput(f"end_on_life_loss: {config.env} tells no lost lives; leave it out")
     if AGENTS[config.agent].tabular and not spec.num_states:
-        others = ", ".join(name for name, entry in AGENTS.items() if not entry.tabular)
+        others = ", ".join(name for name, entry in AGENTS.items() if entry.gradient)
         raise BadInput(
             f"{config.agent} keeps a table of states; {config.env}'s observations are no finite set: "
             f"take one of {others}"
         )
+    if AGENTS[config.agent].linear:
+        config.hyper.tiling(spec)

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numba import njit
 
@@ -114,3 +116,46 @@ def _max(q, state):
     for a in range(1, q.shape[1]):
         best = max(best, q[state, a])
     return best
+
+
+def tiles(obs, low, high, tilings, count):
+    """The tile of each tiling that a point lies in: ``(tiling, its place in each dimension)``.
+
+    Sutton & Barto 2018, section 9.5.4: tiling i is displaced by i (1, 3, 5, ...) / tilings tiles.
+    """
+    found = []
+    for i in range(tilings):
+        place = [i]
+        for d, x in enumerate(obs):
+            width = (high[d] - low[d]) / count
+            inside = min(max(float(x), low[d]), high[d])
+            place.append(math.floor((inside - low[d]) / width + i * (2 * d + 1) / tilings % 1.0))
+        found.append(tuple(place))
+    return found
+
+
+def linear_q(rollout, low, high, tilings, count, lr, gamma, actions):
+    """The weights by (action, tile) after the rows of a rollout, in order of time."""
+    weights = {}
+
+    def value(action, active):
+        return sum(weights.get((action, tile), 0.0) for tile in active)
+
+    for t in range(rollout.rows):
+        for lane in range(rollout.reward.shape[1]):
+            if rollout.first[t + 1, lane]:
+                continue
+            legal = np.flatnonzero(rollout.facts["action_mask"][t + 1, lane])
+            after = tiles(rollout.obs[t + 1, lane], low, high, tilings, count)
+            best = max(value(a, after) for a in (legal if len(legal) else range(actions)))
+            target = float(rollout.reward[t, lane])
+            if not rollout.terminated[t, lane]:
+                target += gamma * best
+            here, action = (
+                tiles(rollout.obs[t, lane], low, high, tilings, count),
+                rollout.action[t, lane],
+            )
+            error = target - value(action, here)
+            for tile in here:
+                weights[action, tile] = weights.get((action, tile), 0.0) + lr / tilings * error
+    return weights

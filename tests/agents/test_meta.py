@@ -18,7 +18,7 @@ from envs.contract import Spec
 
 META = torch.device("meta")
 SEEDS, BATCH = 2, 16
-GRADIENT_AGENTS = [name for name, entry in AGENTS.items() if not entry.tabular]
+GRADIENT_AGENTS = [name for name, entry in AGENTS.items() if entry.gradient]
 SPECS = {
     "box": Spec((4,), np.float32, 0, 3),
     "discrete": Spec((), np.int64, 5, 3),

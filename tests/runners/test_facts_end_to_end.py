@@ -72,6 +72,12 @@ def test_no_action_that_is_not_legal_is_ever_taken(agent, frame_stack, tmp_path)
     assert watch.watch(run, episodes=1).returns == [10.0]
 
 
+def test_linear_q_takes_no_action_that_is_not_legal(tmp_path):
+    asked = make_config("linear_q", ID, steps=960, lanes=4, eval_episodes=3, final_episodes=5)
+    run = train.run(asked, [0, 1], str(tmp_path))
+    assert run.summary()["final_return"]["per_seed"] == [10.0, 10.0]
+
+
 def test_a_policy_takes_the_mask_that_it_is_given(tmp_path):
     policy = runners.load_policy(train.run(config("pqn"), [0], str(tmp_path)))
     obs = np.zeros((3, 2))

@@ -85,6 +85,7 @@ CASES = {
         "env_options": {"max_episode_steps": 30}, "eval_every": 500,
     }),
     "pqn": ("pqn", "CartPole-v1", PQN),
+    "linear_q": ("linear_q", "MountainCar-v0", {**TABLE, "lanes": 2, "rollout_length": 8}),
 }  # fmt: skip
 SEEDS = (0, 1)
 

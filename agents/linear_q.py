@@ -1,0 +1,320 @@
+"""Q-learning, linear in the tiles that an observation lies in.
+
+Sutton & Barto 2018: the features are section 9.5.4's, the values equation 9.8's with weights for each
+action, the control is section 10.1's episodic semi-gradient one (equation 10.1) with Q-learning's target:
+
+    q(s, a) = Σ_i w[a, i] x_i(s),    w[a] ← w[a] + α / m (r + γ max_b q(s', b) - q(s, a)) x(s)
+
+With m tilings, m features are 1 and all others 0: α / m is what makes α the share of the error that one
+step takes away (section 9.6, equation 9.19).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+import torch
+
+from agents.contract import Array, Params, Rollout, State
+from agents.exploration import greedy, linear
+from agents.hyper import BadValue, at_least, check, positive, unit
+from agents.replay.view import reward_and_discount
+from agents.tabular import choose_legal, some_legal
+from agents.tabular_kernels import count
+from agents.tiles import Tiling, active_tiles, make_tiling
+from envs.contract import Spec
+from envs.kernel import inlined, kernel
+
+GROUP = 16  # seeds in one process
+MOST_WEIGHTS = 2**24  # of a seed: 128 MiB
+_UNBOUNDED = float(np.finfo(np.float32).max)  # what a Box says where it knows no bound
+
+
+@dataclass(frozen=True)
+class LinearQConfig:
+    """Hyperparameters of linear Q-learning; all steps are lane steps of one seed."""
+
+    lr: Annotated[float, positive(1)] = 0.1
+    """step size at the start, shared by the tilings"""
+    lr_end: Annotated[float, positive(1)] = 0.1
+    """step size in the end"""
+    lr_steps: Annotated[int, at_least(0)] = 0
+    """lane steps over which it falls; 0: lr_end from the start"""
+    gamma: Annotated[float, unit()] = 0.99
+    """discount per step"""
+    epsilon_start: Annotated[float, unit()] = 1.0
+    """share of random actions at the start"""
+    epsilon_end: Annotated[float, unit()] = 0.05
+    """share of random actions in the end"""
+    epsilon_steps: Annotated[int, at_least(0)] = 50_000
+    """lane steps over which it falls"""
+    tilings: Annotated[int, at_least(1)] = 8
+    """grids that are shifted against each other; a power of two"""
+    tiles: Annotated[int, at_least(1)] = 8
+    """tiles from low to high, in each dimension"""
+    low: tuple[float, ...] = ()
+    """where the tiles begin, a number a dimension; empty: where the observations' Box does"""
+    high: tuple[float, ...] = ()
+    """where they end; what lies beyond counts as the edge"""
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.tilings & (self.tilings - 1):
+            raise BadValue(f"tilings: got {self.tilings}, takes a power of two, as in 8 or 16")
+
+    def tiling(self, spec: Spec) -> Tiling:
+        """The tiles for observations of this kind.
+
+        Raises:
+            BadValue: an observation is not one row of numbers, a bound is not known or not one of as
+                many as there are numbers, or there would be too many tiles.
+        """
+        if len(spec.obs_shape) != 1:
+            raise BadValue(
+                f"tiles: linear_q takes observations of one row of numbers, got {spec.obs_shape}"
+            )
+        low = _bound("low", self.low, spec.obs_low, *spec.obs_shape)
+        high = _bound("high", self.high, spec.obs_high, *spec.obs_shape)
+        if not (low < high).all():
+            raise BadValue(f"high: got {high.tolist()}, takes numbers above low = {low.tolist()}")
+        made = make_tiling(low.tolist(), high.tolist(), self.tilings, self.tiles)
+        weights = made.features * spec.num_actions
+        if weights > MOST_WEIGHTS:
+            raise BadValue(
+                f"tiles: {self.tilings} tilings of {self.tiles} tiles in each of {len(low)} dimensions "
+                f"make {weights:,} weights, takes at most {MOST_WEIGHTS:,}: fewer tiles or tilings"
+            )
+        return made
+
+
+def _bound(name: str, given: tuple[float, ...], known: Array | None, dimensions: int) -> Array:
+    """``given``, or else the Box's own bound where it has one in every dimension."""
+    if given:
+        if len(given) != dimensions:
+            raise BadValue(f"{name}: got {len(given)} numbers, takes {dimensions}, one a dimension")
+        return np.array(given, np.float64)
+    bound = np.full(dimensions, np.inf) if known is None else known.astype(np.float64)
+    unbounded = np.flatnonzero(~(np.abs(bound) < _UNBOUNDED)).tolist()
+    if unbounded:
+        raise BadValue(
+            f"{name}: the observations' Box has none in dimension {', '.join(map(str, unbounded))}; "
+            f"takes {dimensions} numbers, one a dimension, that most observations lie within"
+        )
+    return bound
+
+
+@inlined()
+def value_of(weights, action, tiles):  # type: ignore[no-untyped-def]
+    """``q(s, a) = Σ_i w[a, i] x_i(s)``: the sum over the tiles that s lies in (equation 9.8)."""
+    value = 0.0
+    for tile in tiles:
+        value += weights[action, tile]
+    return value
+
+
+@kernel()
+def values_of(weights, tiling, obs, values):  # type: ignore[no-untyped-def]
+    """The values [n, A] of observations [n, D] by one seed's weights [A, features]."""
+    tiles = np.empty(tiling.offset.shape[0], np.int64)
+    for lane in range(obs.shape[0]):
+        active_tiles(tiling, obs[lane], tiles)
+        for action in range(weights.shape[0]):
+            values[lane, action] = value_of(weights, action, tiles)
+
+
+@kernel()
+def learn_rows(  # type: ignore[no-untyped-def]
+    weights, tiling, obs, first, action, reward, discount, legal, lr, sums
+):
+    """Learn one seed's rows [T, n] in order of time, lane after lane (equation 10.1).
+
+    Args:
+        weights: [A, features] float64, changed in place.
+        tiling: a `Tiling`.
+        obs: [T+1, n, D] float64.
+        first: [T+1, n] bool; row t is an ignored one where ``first[t + 1]``.
+        action: [T, n] int64.
+        reward: [T, n] float64.
+        discount: [T, n] float64: γ, 0 where terminated.
+        legal: [T+1, n, A] bool.
+        lr: α, shared by the tilings.
+        sums: [4] float64 of the metrics, see `tabular_kernels.count`.
+    """
+    tilings = tiling.offset.shape[0]
+    tiles = np.empty(tilings, np.int64)
+    for t in range(reward.shape[0]):
+        for lane in range(reward.shape[1]):
+            if first[t + 1, lane]:
+                continue
+            active_tiles(tiling, obs[t + 1, lane], tiles)
+            best = -np.inf
+            for a in range(weights.shape[0]):
+                if legal[t + 1, lane, a]:
+                    best = max(best, value_of(weights, a, tiles))
+            goal = reward[t, lane] + discount[t, lane] * best
+            active_tiles(tiling, obs[t, lane], tiles)
+            a = action[t, lane]
+            error = goal - value_of(weights, a, tiles)
+            for tile in tiles:
+                weights[a, tile] += lr / tilings * error
+            count(sums, goal, error)
+
+
+class LinearQActor:
+    """ε-greedy on the weights of each seed, ties at random; else the best action, ties to the lowest."""
+
+    stored = False  # it has no state
+
+    def __init__(
+        self, config: LinearQConfig, spec: Spec, generators: Sequence[np.random.Generator]
+    ) -> None:
+        self.tiling, self.num_actions = config.tiling(spec), spec.num_actions
+        self.weights = np.zeros((len(generators), spec.num_actions, self.tiling.features))
+        self.generators = generators
+        self.epsilon = 1.0
+
+    def initial_state(self, lanes: int) -> State:
+        """None: the observation is all there is."""
+        del lanes
+        return {}
+
+    def act(
+        self, obs: Array, first: Array, facts: Mapping[str, Array], state: State, explore: bool
+    ) -> tuple[Array, State, dict[str, Array]]:
+        """Actions [K, n] for observations [K, n, D]."""
+        del first
+        values, mask = self.values(obs), facts.get("action_mask")
+        if not explore:
+            return greedy(values, mask), state, {}
+        draws = np.empty((*values.shape[:2], 2))
+        for k, generator in enumerate(self.generators):
+            generator.random(out=draws[k])
+        legal = np.ones(values.shape, np.bool_) if mask is None else mask
+        return choose_legal(values, legal, self.epsilon, draws), state, {}
+
+    def values(self, obs: Array) -> Array:
+        """q(s, a), [K, n, A]."""
+        seen = np.ascontiguousarray(obs, np.float64)
+        values = np.empty((*obs.shape[:2], self.num_actions))
+        for k in range(len(values)):
+            values_of(self.weights[k], self.tiling, seen[k], values[k])
+        return values
+
+    def load_params(self, params: Params) -> None:
+        """Copy the weights and take ε."""
+        np.copyto(self.weights, params.tensors["weights"].numpy())
+        self.epsilon = params.scalars["epsilon"]
+
+
+class LinearQLearner:
+    """The weights of K seeds; learns as it observes, so there is never an update due."""
+
+    def __init__(self, config: LinearQConfig, spec: Spec, lanes: int, seeds: int) -> None:
+        self.config, self.lanes = config, lanes
+        self.tiling = config.tiling(spec)
+        self.weights = np.zeros((seeds, spec.num_actions, self.tiling.features))
+        self.sums = np.zeros((seeds, 4))  # over the rows learned since metrics were read
+        self.means = np.zeros((seeds, 3))  # as they were read last
+        self.updates = self.lane_steps = self.version = 0
+
+    @property
+    def replay(self) -> None:
+        """None: every row is learned once and forgotten."""
+        return
+
+    def observe(self, rollout: Rollout) -> None:
+        """Learn the rows."""
+        c = self.config
+        reward, discount = reward_and_discount(
+            rollout.reward.astype(np.float64), rollout.terminated, c.gamma, 1.0, np.inf
+        )
+        actions = self.weights.shape[1]
+        mask = rollout.facts.get("action_mask", np.ones((*rollout.first.shape, actions), np.bool_))
+        columns = [
+            self._by_seed(column)
+            for column in (
+                rollout.obs.astype(np.float64), rollout.first, rollout.action, reward, discount,
+                some_legal(mask),
+            )
+        ]  # fmt: skip
+        lr = linear(self.lane_steps, c.lr, c.lr_end, c.lr_steps)
+        for weights, obs, first, action, r, gamma, legal, sums in zip(
+            self.weights, *columns, self.sums, strict=True
+        ):
+            learn_rows(weights, self.tiling, obs, first, action, r, gamma, legal, lr, sums)
+        self.lane_steps += rollout.rows * self.lanes
+        self.updates += rollout.rows
+        self.version += 1
+
+    def _by_seed(self, column: Array) -> Array:
+        """[T, K n, ...] to [K, T, n, ...]."""
+        shape = (column.shape[0], len(self.weights), self.lanes, *column.shape[2:])
+        return np.ascontiguousarray(column.reshape(shape).swapaxes(0, 1))
+
+    def updates_due(self) -> int:
+        """None: `observe` has learned."""
+        return 0
+
+    def update(self) -> None:
+        """Nothing is ever due."""
+
+    def params(self) -> Params:
+        """Copies of the weights, and ε at the clock."""
+        c = self.config
+        epsilon = linear(self.lane_steps, c.epsilon_start, c.epsilon_end, c.epsilon_steps)
+        tensors = {"weights": torch.from_numpy(self.weights.copy())}
+        return Params(self.version, self.lane_steps, tensors, {"epsilon": epsilon})
+
+    def metrics(self) -> dict[str, Array]:
+        """Means [K] over the rows learned since this was last asked for; the last ones without any."""
+        rows = self.sums[:, :1]
+        np.divide(self.sums[:, 1:], rows, out=self.means, where=rows > 0)
+        self.sums[:] = 0.0
+        td_error, q_mean, target_mean = self.means.T.copy()
+        return {
+            "loss": td_error, "td_error": td_error, "q_mean": q_mean, "target_mean": target_mean
+        }  # fmt: skip
+
+    def state_dict(self) -> State:
+        return {
+            "weights": self.weights,
+            "sums": self.sums,
+            "means": self.means,
+            "updates": self.updates,
+            "lane_steps": self.lane_steps,
+            "version": self.version,
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        self.weights[:] = state["weights"]
+        self.sums[:], self.means[:] = state["sums"], state["means"]
+        self.updates, self.lane_steps = state["updates"], state["lane_steps"]
+        self.version = state["version"]
+
+    def keep(self, seeds: Sequence[int]) -> None:
+        """Go on with the seeds at these positions of the group only."""
+        kept = list(seeds)
+        self.weights, self.sums, self.means = self.weights[kept], self.sums[kept], self.means[kept]
+
+
+def make_actor(
+    config: LinearQConfig, spec: Spec, generators: Sequence[np.random.Generator]
+) -> LinearQActor:
+    """An actor for as many seeds as there are generators."""
+    return LinearQActor(config, spec, generators)
+
+
+def make_learner(
+    config: LinearQConfig,
+    spec: Spec,
+    lanes: int,
+    learner_seeds: Sequence[np.random.SeedSequence],
+    replay_generators: Sequence[np.random.Generator],
+    device: torch.device,
+) -> LinearQLearner:
+    """A learner for a group of K seeds of ``lanes`` lanes each; always on the CPU, in float64."""
+    del replay_generators, device
+    return LinearQLearner(config, spec, lanes, len(learner_seeds))
