@@ -11,9 +11,13 @@ class AgentEntry(NamedTuple):
     summary: str
     paper: str
     tabular: bool = False  # learns a table: needs Discrete observations
-    linear: bool = (
-        False  # learns weights of fixed features: needs observations of one row of numbers
-    )
+    stepwise: bool = False  # ... one for each step of an episode
+    linear: bool = False  # learns weights of fixed features: needs rows of numbers
+
+    @property
+    def fused(self) -> bool:
+        """Whether it can act, step and learn in one kernel: by the table and the state alone."""
+        return self.tabular and not self.stepwise
 
     @property
     def gradient(self) -> bool:
@@ -81,6 +85,10 @@ AGENTS: dict[str, AgentEntry] = {
     "r_max": AgentEntry(
         "agents.tabular", "RMaxConfig", "optimistic where little was seen, plans where enough was",
         "Brafman & Tennenholtz 2002", tabular=True,
+    ),
+    "ucb_hoeffding": AgentEntry(
+        "agents.ucb_hoeffding", "UCBHoeffdingConfig", "episodic, explores by bounds: little regret, proven",
+        "Jin et al. 2018, arXiv:1807.03765", tabular=True, stepwise=True,
     ),
     "linear_q": AgentEntry(
         "agents.linear_q", "LinearQConfig", "Q-learning that is linear in tiles of the observation",

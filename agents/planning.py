@@ -137,6 +137,29 @@ def policy_value(mdp: FiniteMDP, policy: Array, horizon: int) -> Array:
     return result
 
 
+def stepwise_value(mdp: FiniteMDP, policies: Array) -> Array:
+    """As `policy_value`, of policies that go by the step of the episode: one for each of H steps.
+
+    V_{H+1} = 0,  V_h(s) = Σ_a π_h(a|s) Σ_z P(z|s,a) [R(s,a,z) + (1 − terminal) V_{h+1}(s')]
+
+    Args:
+        mdp: the task; its own time limit is not read.
+        policies: actions, integer [K, H, S], or probabilities, floating [K, H, S, A].
+
+    Returns:
+        Σ_s rho(s) V_1(s), float64 [K].
+
+    Source: Puterman 1994, section 4.2 (finite-horizon policy evaluation).
+    """
+    values = np.zeros(len(policies))
+    for k, steps in enumerate(policies):
+        value = np.zeros(mdp.num_states)
+        for policy in steps[::-1]:
+            value = _backup(*_under(mdp, policy), value)
+        values[k] = mdp.rho @ value
+    return values
+
+
 def reachable(mdp: FiniteMDP) -> Array:
     """[S] bool: states in which an episode from rho can take an action.
 

@@ -99,7 +99,7 @@ def _check_blocks(config: RunConfig) -> None:
 def _check_source(config: RunConfig) -> None:
     tabular = AGENTS[config.agent].tabular
     if config.source == "fused":
-        if not tabular:
+        if not AGENTS[config.agent].fused:
             raise BadInput(f"source: fused is for tabular agents; {config.agent} takes local")
         if config.backend != "tabular":
             raise BadInput(f"source: fused needs backend tabular, got {config.backend}; take local")

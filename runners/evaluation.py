@@ -43,10 +43,15 @@ class Evaluator:
         make_simulator: Callable[[int], VectorSimulator],
         make_actor: MakeActor,
         time_limit: int | None,
+        regret: Callable[[Params], Array] | None = None,
     ) -> None:
-        """``make_simulator(lanes)`` is called when a seed is first evaluated with so many lanes."""
+        """``make_simulator(lanes)`` is called when a seed is first evaluated with so many lanes.
+
+        ``regret(params) -> [K]`` is there where what a policy loses can be computed exactly.
+        """
         self.env_id, self.spec = env_id, spec
         self.make_simulator, self.make_actor = make_simulator, make_actor
+        self.regret = regret
         self.limit = math.inf if time_limit else EPISODE_LIMIT
         self.simulators: dict[tuple[int, int], CheckedSimulator] = {}
 

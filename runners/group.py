@@ -75,7 +75,9 @@ class Setting:
         def make(lanes: int) -> VectorSimulator:
             return envs.make(c.env, lanes, 0, backend, **c.env_options)
 
-        return Evaluator(c.env, self.spec, make, self.make_actor, self.time_limit)
+        mdp = _mdp(c, self.spec) if AGENTS[c.agent].stepwise else None
+        regret = None if mdp is None else functools.partial(self.agent.regret, mdp)
+        return Evaluator(c.env, self.spec, make, self.make_actor, self.time_limit, regret)
 
 
 def make_setting(config: RunConfig) -> Setting:

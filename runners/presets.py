@@ -37,7 +37,7 @@ _TABULAR_AGENTS = (
 _TABULAR: Settings = {"lanes": 1}  # one lane: each update sees the table the last one left
 
 AGENT_DEFAULTS: Mapping[str, Settings] = {
-    **dict.fromkeys(_TABULAR_AGENTS, _TABULAR),
+    **dict.fromkeys((*_TABULAR_AGENTS, "ucb_hoeffding"), _TABULAR),
     "dqn": {"lanes": 8, "rollout_length": 16},
     "r2d2": {"lanes": 8, "rollout_length": 40},  # sequences of 80 rows overlap by half
     "pqn": {"lanes": 128, "rollout_length": 16},

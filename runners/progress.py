@@ -221,8 +221,11 @@ class Progress:
             and not self.records[seed].solved
         ]
         confirmed = self._confirm(params, passed)
+        regret = self.evaluator.regret(params) if self.evaluator.regret else None
         for k, seed in enumerate(self.active):
             line = {**self._position(seed), "mean": float(returns[k].mean())}
+            if regret is not None:
+                line["regret"] = float(regret[k])
             line["returns"] = returns[k].tolist()
             if k in confirmed:
                 line["confirmation"] = confirmed[k].tolist()

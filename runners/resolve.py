@@ -64,7 +64,6 @@ def resolve(agent: str, env: str, settings: Mapping[str, Any]) -> RunConfig:
     for name in rest:
         if name not in known:
             raise BadInput(f"{name}: no such setting of {agent}{nearest(name, known)}")
-    hyper = make_hyper(agent, rest)
     _check_loosely(run)
     run["backend"] = _backend(env, run["backend"])
     if run["steps"] == 0:
@@ -73,12 +72,15 @@ def resolve(agent: str, env: str, settings: Mapping[str, Any]) -> RunConfig:
         )
     entry = agent_entry(agent)
     tabular = entry.tabular
+    if entry.stepwise:
+        rest["horizon"] = _horizon(env, run["env_options"], rest["horizon"])
+        rest["total_steps"] = rest["total_steps"] or run["steps"]
     run["device"] = _device(run["device"], entry)
     if run["source"] == "auto":
-        run["source"] = "fused" if tabular and run["backend"] == "tabular" else "local"
+        run["source"] = "fused" if entry.fused and run["backend"] == "tabular" else "local"
     run["block_size"] = run["block_size"] or run["lanes"]
     _resolve_lengths(run, tabular)
-    config = RunConfig(agent=agent, hyper=hyper, env=env, **run)
+    config = RunConfig(agent=agent, hyper=make_hyper(agent, rest), env=env, **run)
     if config.until_solved and threshold(env) is None:
         raise BadInput(f"until_solved: {env} has no reward threshold; give --steps instead")
     return config
@@ -102,6 +104,21 @@ def _resolve_lengths(run: dict[str, Any], tabular: bool) -> None:
     unit = 1 if fused else run["lanes"] * run["rollout_length"]
     run["eval_every"] = run["eval_every"] or math.ceil(run["steps"] / 20 / unit) * unit
     run["checkpoint_every"] = run["checkpoint_every"] or 2 * run["eval_every"]
+
+
+def _horizon(env: str, options: Mapping[str, Any], asked: Any) -> Any:
+    """The steps of an episode: its time limit, or what was asked for where it has none."""
+    import envs
+
+    limit = envs.time_limit(env, **options)
+    if asked == 0 and not limit:
+        raise BadInput(f"horizon: {env} has no time limit; say how long: --horizon 20")
+    if asked and limit and asked != limit:
+        raise BadInput(
+            f"horizon: got {asked}, takes the time limit of {env}, {limit}; for another one: "
+            f"--env-options max_episode_steps={asked}"
+        )
+    return asked or limit
 
 
 def _backend(env: str, backend: str) -> str:

@@ -159,3 +159,29 @@ def linear_q(rollout, low, high, tilings, count, lr, gamma, actions):
             for tile in here:
                 weights[action, tile] = weights.get((action, tile), 0.0) + lr / tilings * error
     return weights
+
+
+def ucb_hoeffding(rollout, horizon, states, actions, c, iota):
+    """Q [H, S, A] after the rows of a rollout: Jin et al. 2018, Algorithm 1, as it is written there."""
+    q = np.full((horizon + 1, states, actions), float(horizon))
+    q[horizon] = 0.0  # V_{H+1} = 0
+    visits, step = np.zeros((horizon, states, actions), int), [0] * rollout.reward.shape[1]
+    for row in range(rollout.rows):
+        for lane in range(len(step)):
+            if rollout.first[row, lane]:
+                step[lane] = 0
+            if rollout.first[row + 1, lane]:
+                continue
+            h, x, a = step[lane], rollout.obs[row, lane], rollout.action[row, lane]
+            legal = np.flatnonzero(rollout.facts["action_mask"][row + 1, lane])
+            after = q[h + 1, rollout.obs[row + 1, lane]]
+            value = min(horizon, max(after[legal] if len(legal) else after))
+            if rollout.terminated[row, lane]:
+                value = 0.0
+            visits[h, x, a] += 1
+            t = visits[h, x, a]
+            alpha, bonus = (horizon + 1) / (horizon + t), c * math.sqrt(horizon**3 * iota / t)
+            goal = rollout.reward[row, lane] + value + bonus
+            q[h, x, a] = (1 - alpha) * q[h, x, a] + alpha * goal
+            step[lane] = (h + 1) % horizon
+    return q[:horizon]

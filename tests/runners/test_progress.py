@@ -89,6 +89,8 @@ class Folder:
 class Judge:
     """An evaluator that gives the returns it was told, and remembers who asked for what."""
 
+    regret = None  # nothing exact is known
+
     def __init__(self, scheduled, confirmations=None):
         self.scheduled, self.confirmations, self.calls = scheduled, confirmations or {}, []
 

@@ -20,7 +20,7 @@ from runners.state_tree import digest_state
 from tests import reference
 from tests.agents.test_groups import Training, config_of
 
-TABULAR = [name for name, entry in AGENTS.items() if entry.tabular]
+TABULAR = [name for name, entry in AGENTS.items() if entry.fused]
 COLUMNS = ("obs", "first", "action", "reward", "terminated", "truncated")
 
 
