@@ -92,7 +92,7 @@ def watch(
     setting = open_setting(run)
     layout, refusal = layout_of(setting), why_no_video(setting)
     if refusal and layout is None:
-        raise BadInput(f"{refusal}, and its states lie on no map")
+        raise BadInput(f"{refusal}, and there is no map of what was learned")
     files.make_folder(video.parent)
     watched = Watched([], [], no_video=refusal)
     if layout is not None:
@@ -226,7 +226,12 @@ def _drawn(setting: Setting) -> gymnasium.Env[Any, Any]:
 
 
 def layout_of(setting: Setting) -> Layout | None:
-    """The map on which the states of the environment lie; None where there is none."""
+    """The map on which the states of the environment lie; None where there is none.
+
+    None too where what the agent knows is no function of the state, so that there is nothing to draw.
+    """
+    if setting.mdp is None:
+        return None
     simulator = setting.simulator(1, 0)
     layout: Layout | None = getattr(simulator.unwrapped, "layout", None)
     simulator.close()

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 COPIED = ("envs", "agents", "runners", "tests", "pyproject.toml")
 TD, VIEW = "tests/agents/test_td.py", "tests/agents/test_view.py"
 TABLE, DQN, PQN = (f"tests/agents/test_{name}.py" for name in ("tabular", "dqn", "pqn"))
+LINEAR, BOUNDS = "tests/agents/test_linear_q.py", "tests/agents/test_ucb_hoeffding.py"
 WINDOWS = "tests/agents/test_multistep.py::test_the_windows_of_the_ring_are_those_of_the_slow_twin"
 RING, ROWS, WINDOW = (f"agents/replay/{name}.py" for name in ("ring", "rows", "window"))
 KERNELS = "agents/tabular_kernels.py"
@@ -137,6 +138,26 @@ MORE = {
     "a resumed run forgets its optimizer": Mutant(
         "agents/learner.py", 'self.optimizer.load_state_dict(state["optimizer"])', "pass",
         "tests/runners/test_resume.py::test_a_stop_that_is_asked_for_goes_on_to_the_same_bits",
+    ),
+    "every tiling takes the whole step": Mutant(
+        "agents/linear_q.py", "+= lr / tilings * error", "+= lr * error",
+        f"{LINEAR}::test_an_update_by_hand",
+    ),
+    "tilings are not shifted": Mutant(
+        "agents/tiles.py", "int(widths + tiling.offset[i, d])", "int(widths)",
+        f"{LINEAR}::test_tiles_of_a_plane_by_hand",
+    ),
+    "every step is the first of an episode": Mutant(
+        "agents/ucb_hoeffding.py", "steps[lane] = (h + 1) % horizon", "steps[lane] = 0",
+        f"{BOUNDS}::test_two_episodes_by_hand",
+    ),
+    "a value may be above the horizon": Mutant(
+        "agents/ucb_hoeffding.py", "value = min(value, float(q.shape[0]))", "value = value",
+        f"{BOUNDS}::test_no_value_is_above_the_horizon",
+    ),
+    "a bonus never shrinks": Mutant(
+        "agents/ucb_hoeffding.py", "numbers.bonus / np.sqrt(t)", "numbers.bonus",
+        f"{BOUNDS}::test_two_episodes_by_hand",
     ),
     "the lowest index wins ties while learning": Mutant(
         KERNELS, "pick, found = int(draw * count), 0", "pick, found = 0, 0", TABLE

@@ -53,6 +53,26 @@ def test_optimal_value_of_the_chain_by_hand(horizon, value):
     assert planning.optimal_value(chain(), horizon) == value
 
 
+def test_the_value_of_a_policy_for_each_step_by_hand():
+    """Move, then take the end: 0 + (10 + 2) / 2 = 6. The other way round: in 0 staying for 1 and 1 (the
+    action in 1 does not matter). Half of each at the first step, then the end or staying: (6 + 2) / 2.
+    """
+    moves_then_ends, stays = [[1, 0], [0, 1]], [[0, 1], [0, 0]]
+    policies = np.array([moves_then_ends, stays])
+    assert planning.stepwise_value(chain(), policies).tolist() == [6.0, 2.0]
+    mixed = np.eye(2)[policies[:1]]
+    mixed[0, 0, 0] = 0.5
+    assert planning.stepwise_value(chain(), mixed).tolist() == [4.0]
+
+
+def test_the_same_policy_at_every_step_has_the_value_of_a_policy():
+    rng, mdp = np.random.default_rng(0), mdp_of(envs.make("Garnet-v0", 1, 0))
+    policies = rng.integers(mdp.num_actions, size=(3, mdp.num_states))
+    steps = np.repeat(policies[:, None], 7, axis=1)
+    found = planning.stepwise_value(mdp, steps)
+    assert found == pytest.approx(planning.policy_value(mdp, policies, 7), abs=1e-12)
+
+
 def test_policy_value_of_the_chain_by_hand():
     stay, move = np.array([0, 0]), np.array([1, 1])
     # staying for 3 steps: 3. Moving: 0, then V_1(1) = 6, V_2(1) = 5 + (2 + 6)/2 = 9

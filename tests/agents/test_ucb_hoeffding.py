@@ -240,6 +240,10 @@ def total_regret(agent, size, episodes, lost, **settings):
     return np.cumsum(regret, axis=0)
 
 
+def lost_by_bounds(mdp, learner):
+    return ucb_hoeffding.regret(mdp, learner.params())
+
+
 def lost_by_epsilon_greedy(mdp, learner):
     q, epsilon = learner.q[:, 0], learner.params().scalars["epsilon"]
     best, size = q == q.max(axis=-1, keepdims=True), math.isqrt(mdp.num_states)

@@ -133,8 +133,15 @@ def test_without_a_limit_an_episode_is_cut(tmp_path, monkeypatch):
     assert (recorder.returns, recorder.cut_after) == ([-12.0], 12)
 
 
-def test_nothing_to_draw_is_one_line(tmp_path, capsys):
-    config = make_config("q_learning", "Garnet-v0", steps=1_000)
+@pytest.mark.parametrize(
+    ("agent", "env"),
+    [
+        ("q_learning", "Garnet-v0"),
+        ("ucb_hoeffding", "RiverSwim-v0"),
+    ],  # which has no one value a state
+)
+def test_nothing_to_draw_is_one_line(agent, env, tmp_path, capsys):
+    config = make_config(agent, env, steps=1_000)
     run = train.run(config, [0], tmp_path)
     assert watch.main([str(run.path), "--out", str(tmp_path / "new")]) == 2
     assert not (tmp_path / "new").exists()
