@@ -60,6 +60,9 @@ class ReplayHyper(Protocol):
     def epsilon_steps(self) -> int: ...
 
 
+TD_POINTS = {"td_p5": 0.05, "td_p50": 0.5, "td_p95": 0.95}
+"""Quantiles of TD errors that tell of an agent's health."""
+
 DrawNoise = Callable[[Batch, Sequence[torch.Generator]], Noise]
 """All that is random in the loss of a batch, each seed's from its own generator."""
 
@@ -160,6 +163,11 @@ class GradientLearner:
         """Means [K] over the latest batch; waits for the device."""
         return read_metrics(self._metrics, self.hyper.reward_scale)
 
+    def health(self) -> dict[str, torch.Tensor]:
+        """[K] each: quantiles of the newest batch's TD errors, and how far the target has stayed behind."""
+        drift = relative_distance(self.online.flat, self.target.flat)
+        return {**td_quantiles(self._metrics, self.hyper.reward_scale), "target_drift": drift}
+
     def state_dict(self) -> State:
         self._write_priorities(0)
         return {
@@ -212,6 +220,28 @@ def read_metrics(metrics: dict[str, torch.Tensor], reward_scale: float) -> dict[
         name: value.mean(-1).cpu().numpy().astype(np.float64) / units[name]
         for name, value in metrics.items()
     }
+
+
+def td_quantiles(
+    metrics: dict[str, torch.Tensor], reward_scale: float, weight: torch.Tensor | None = None
+) -> dict[str, torch.Tensor]:
+    """The 5, 50 and 95 % points [K] of target - prediction over a batch, in raw reward units.
+
+    Rows of weight 0 do not count; {} before the first update.
+    """
+    if not metrics:
+        return {}
+    errors = (metrics["target_mean"] - metrics["q_mean"]) / reward_scale
+    if weight is not None:
+        errors = errors.masked_fill(weight == 0, torch.nan)
+    points = torch.tensor(list(TD_POINTS.values()), device=errors.device)
+    return dict(zip(TD_POINTS, torch.nanquantile(errors, points, dim=-1), strict=True))
+
+
+def relative_distance(online: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """[K] ``|θ - θ⁻| / |θ⁻|`` of two flat buffers [K, D]."""
+    behind, target_norm = (torch.linalg.vector_norm(x, dim=-1) for x in (online - target, target))
+    return behind / target_norm
 
 
 def keep_seeds(parameters: FlatParameters, seeds: list[int]) -> nn.Module:

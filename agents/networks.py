@@ -195,6 +195,25 @@ class QNetwork(nn.Module):
             return self._dueled(out, -2)
         return out if out.shape[-1] == self.num_actions else self._dueled(out, -1)
 
+    def activations(self, obs: Tensor) -> list[Tensor]:
+        """What every ReLU gives for observations [K, B, ...], layer by layer: [K, B, units, ...].
+
+        Behind IQN's fractions a unit has a number for each of them: [K, B, units, Z].
+        """
+        x, found = self._input(obs), []
+        for layer in self.trunk:
+            x = layer(x)
+            if isinstance(layer, ReLU):
+                found.append(x)
+        if self.embedding is not None:
+            taus = midpoints(self.outputs, x.device).expand(*x.shape[:2], -1)
+            x = self._joined(x, taus)
+            for layer in self.behind:
+                x = layer(x)
+                if isinstance(layer, ReLU):
+                    found.append(x.view(*taus.shape, -1).transpose(2, 3))
+        return found
+
     def _input(self, obs: Tensor) -> Tensor:
         if self.num_states:
             return functional.one_hot(obs, self.num_states).to(torch.float32).flatten(2)
@@ -208,13 +227,17 @@ class QNetwork(nn.Module):
         taus = noise.get("taus")
         if taus is None:
             taus = midpoints(self.outputs, x.device).expand(*x.shape[:2], -1)
-        assert self.embedding is not None
-        joined = (x.unsqueeze(2) * self.embedding(taus)).flatten(1, 2)
+        joined = self._joined(x, taus)
         if noise:
             noise = {n: v if n == "taus" else _each(v, taus.shape[2]) for n, v in noise.items()}
         joined = _through(self.behind, joined, noise)
         out = self.head(joined, noise) if self.noisy_sigma else self.head(joined)
         return self._dueled(out.view(*taus.shape, -1).transpose(2, 3), -2)
+
+    def _joined(self, x: Tensor, taus: Tensor) -> Tensor:
+        """Features [K, B, width] times those of fractions [K, B, Z]: [K, B Z, width]."""
+        assert self.embedding is not None
+        return (x.unsqueeze(2) * self.embedding(taus)).flatten(1, 2)
 
     def _dueled(self, out: Tensor, axis: int) -> Tensor:
         """The actions' outputs along ``axis``, of which padding and the value's are taken off."""

@@ -31,7 +31,7 @@ from agents.contract import (
 from agents.device import read_if_free
 from agents.exploration import linear
 from agents.hyper import at_least, check, positive, unit
-from agents.learner import keep_seeds, read_metrics, share
+from agents.learner import keep_seeds, read_metrics, share, td_quantiles
 from agents.networks import FlatParameters, QNetwork, initialise
 from agents.optimizer import FlatAdam
 from agents.q_actor import QActor
@@ -255,6 +255,10 @@ class PQNLearner:
         share = self._weight / self._weight.mean(-1, keepdim=True).clamp(min=_TINY)
         counted = {name: value * share for name, value in self._metrics.items()}
         return read_metrics(counted, self.config.reward_scale)
+
+    def health(self) -> dict[str, torch.Tensor]:
+        """[K] each: quantiles of the newest minibatch's TD errors. There is no target to drift from."""
+        return td_quantiles(self._metrics, self.config.reward_scale, self._weight)
 
     def state_dict(self) -> State:
         """Taken between rollouts: all minibatches are fitted."""

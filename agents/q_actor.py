@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -61,20 +62,26 @@ class QActor:
     def act(
         self, obs: Array, first: Array, facts: Mapping[str, Array], state: State, explore: bool
     ) -> tuple[Array, State, dict[str, Array]]:
-        """Actions [K, n] for observations [K, n, ...]; legal ones where a mask is among the facts."""
+        """Actions [K, n] for observations [K, n, ...]; legal ones where a mask is among the facts.
+
+        Without exploring the extras hold what the network looked at, as ``seen``: the stack of frames
+        where there is one, or with what is remembered in one row. `values` and `activations` take it.
+        """
         noise = self.noise.act(obs.shape[1], self.generators) if explore else NO_NOISE
+        seen = obs
         if self.network.memory is not None:
+            seen = obs if explore else _in_one_row(obs, first, state)
             values, state = self._recall(obs, first, state, noise)
         else:
             if state:
-                obs = push(state["frames"], obs, first)
-                state = {"frames": obs[:, :, 1:]}
-            values = self.values(obs, noise)
+                seen = push(state["frames"], obs, first)
+                state = {"frames": seen[:, :, 1:]}
+            values = self.values(seen, noise)
         mask = facts.get("action_mask")
-        if not explore:
-            return greedy(values, mask), state, {}
-        epsilon = self._epsilon(obs.shape[1])
-        return epsilon_greedy(values, epsilon, self.generators, mask), state, {}
+        if explore:
+            epsilon = self._epsilon(obs.shape[1])
+            return epsilon_greedy(values, epsilon, self.generators, mask), state, {}
+        return greedy(values, mask), state, {"seen": seen}
 
     def _epsilon(self, lanes: int) -> float | Array:
         return ladder(self.epsilon, self.ladder_alpha, lanes) if self.ladder_alpha else self.epsilon
@@ -83,23 +90,61 @@ class QActor:
         self, obs: Array, first: Array, state: State, noise: Mapping[str, Tensor]
     ) -> tuple[Array, State]:
         """Action values [K, n, A] of one row of a sequence, and what is remembered after it."""
-        memory = {name: torch.from_numpy(value) for name, value in state.items()}
-        row = torch.from_numpy(obs).unsqueeze(1), torch.from_numpy(first).unsqueeze(1)
         with torch.inference_mode():
-            features, memory = self.network.remember(*row, memory, noise)
+            features, memory = self._remember(obs, first, state, noise)
             values = self._action_values(self.network.decode(features, noise))
         return values, {name: value.numpy() for name, value in memory.items()}
 
-    def values(self, obs: Array, noise: Mapping[str, Tensor] = NO_NOISE) -> Array:
+    def _remember(
+        self, obs: Array, first: Array, state: State, noise: Mapping[str, Tensor] = NO_NOISE
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        memory = {name: torch.from_numpy(value) for name, value in state.items()}
+        row = torch.from_numpy(obs).unsqueeze(1), torch.from_numpy(first).unsqueeze(1)
+        return self.network.remember(*row, memory, noise)
+
+    def values(self, seen: Array, noise: Mapping[str, Tensor] = NO_NOISE) -> Array:
         """Action values [K, n, A] of what the network looks at; without noise those of its means."""
         with torch.inference_mode():
-            return self._action_values(self.network(torch.from_numpy(obs), noise))
+            if self.network.memory is None:
+                return self._action_values(self.network(torch.from_numpy(seen), noise))
+            features, _ = self._remember(*self._parts(seen))
+            return self._action_values(self.network.decode(features))
 
     def _action_values(self, out: Tensor) -> Array:
         values: Array = (self.action_values(out) if self.action_values else out).numpy()
         return values
 
+    def activations(self, seen: Array) -> list[Array]:
+        """What every ReLU gives, [K, n, units, ...] each, for what the network looks at."""
+        with torch.inference_mode():
+            if self.network.memory is None:
+                found = self.network.activations(torch.from_numpy(seen))
+            else:
+                obs, first, state = self._parts(seen)
+                features, _ = self._remember(obs, first, state)
+                found = self.network.activations(torch.from_numpy(obs), features)
+        return [layer.numpy() for layer in found]
+
+    def _parts(self, seen: Array) -> tuple[Array, Array, State]:
+        """Observations, whether they are first ones, and memories, of what `_in_one_row` joined."""
+        spec, empty = self.network.spec, self.initial_state(1)
+        shapes = [spec.obs_shape, (), *(value.shape[2:] for value in empty.values())]
+        dtypes = [spec.obs_dtype, np.bool_, *(value.dtype for value in empty.values())]
+        ends = np.cumsum([math.prod(shape) for shape in shapes])[:-1]
+        pieces = [
+            piece.reshape(*seen.shape[:2], *shape).astype(dtype)
+            for piece, shape, dtype in zip(np.split(seen, ends, -1), shapes, dtypes, strict=True)
+        ]
+        return pieces[0], pieces[1], dict(zip(empty, pieces[2:], strict=True))
+
     def load_params(self, params: Params) -> None:
         """Copy the weights and take ε."""
         self.parameters.flat.copy_(params.tensors["flat"])
         self.epsilon = params.scalars["epsilon"]
+
+
+def _in_one_row(obs: Array, first: Array, state: State) -> Array:
+    """[K, n, D] float32: observations, whether they are first ones, and memories."""
+    pieces = [obs, first, *state.values()]
+    joined = [piece.reshape(*first.shape, -1).astype(np.float32) for piece in pieces]
+    return np.concatenate(joined, -1)

@@ -16,6 +16,7 @@ from runners.seeding import Stream
 
 if TYPE_CHECKING:
     from agents.contract import Actor, Params
+    from runners.health import Recorder
     from runners.worker import MakeActor
 
 MAX_LANES = 100
@@ -62,12 +63,13 @@ class Evaluator:
         episodes: int,
         purpose: Purpose,
         number: int = 0,
+        recorder: Recorder | None = None,
     ) -> Array:
         """Undiscounted returns [K, episodes] of the greedy policies.
 
         Every lane plays one episode a round (surplus lanes of the last one are not counted), so
         short episodes do not count more often than long ones. Seed k's episodes depend on (seed,
-        purpose, number) alone.
+        purpose, number) alone. ``recorder`` keeps some of the first round.
 
         Raises:
             SimulatorError: a simulator raised, or returned a wrong shape, dtype or number.
@@ -78,7 +80,10 @@ class Evaluator:
         actor.load_params(params)
         count = -(-episodes // MAX_LANES)
         lanes = -(-episodes // count)
-        rounds = [self._round(actor, seeds, lanes, purpose, number, i) for i in range(count)]
+        rounds = [
+            self._round(actor, seeds, lanes, purpose, number, i, None if i else recorder)
+            for i in range(count)
+        ]
         return np.concatenate(rounds, axis=1)[:, :episodes]
 
     def _round(
@@ -89,6 +94,7 @@ class Evaluator:
         purpose: Purpose,
         number: int,
         index: int,
+        recorder: Recorder | None,
     ) -> Array:
         """The first episode [K, lanes] of every lane after a reset."""
         envs = [self._simulator(i, lanes) for i in range(len(seeds))]
@@ -106,11 +112,15 @@ class Evaluator:
         steps = 0
         while playing.any() and steps < self.limit:
             facts = {name: np.stack([of[name] for of in observed]) for name in observed[0]}
-            actions, state, _ = actor.act(obs, first, facts, state, False)
+            actions, state, extras = actor.act(obs, first, facts, state, False)
+            if recorder is not None:
+                recorder.before(extras, facts, playing)
             for k in np.flatnonzero(playing.any(axis=1)).tolist():
                 obs[k], reward, terminated, truncated, infos = envs[k].step(steps, actions[k])
                 observed[k] = observation_facts(infos)
                 np.add(totals[k], reward, out=totals[k], where=playing[k])
+                if recorder is not None:
+                    recorder.after(k, reward, terminated, infos)
                 playing[k] &= ~(terminated | truncated)
             self._check_numbers(steps, obs, totals)
             first[:] = False

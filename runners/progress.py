@@ -16,6 +16,7 @@ from runners.config import RunConfig
 from runners.console import Status
 from runners.episodes import EpisodeCounter
 from runners.evaluation import Evaluator, Purpose
+from runners.health import Health
 from runners.run_folder import SeedFolder
 from runners.sources import Plan, Source
 
@@ -103,11 +104,13 @@ class Progress:
         save_checkpoint: Callable[[Progress], None],
         show: Callable[[Status], None],
         stop_asked: Callable[[], int],
+        health: Health | None = None,
     ) -> None:
         self.config, self.threshold = config, threshold
         self.clock = clock_of(config)
         self.source, self.learner, self.evaluator = source, learner, evaluator
         self.folders, self.save_weights = folders, save_weights
+        self.health = health
         self._save, self.show, self.stop_asked = save_checkpoint, show, stop_asked
         self.records = {seed: SeedRecord(seed) for seed in seeds}
         self.active = list(seeds)
@@ -136,6 +139,8 @@ class Progress:
         before, clock = self.lane_steps, self.clock
         self.lane_steps += rollout.rows * clock.lanes
         self.counter.add(rollout)
+        if self.health:
+            self.health.observe(rollout, self.active)
         self._update_records()
         took_part = list(self.active)
         ended = self.lane_steps >= clock.steps
@@ -210,8 +215,14 @@ class Progress:
     def _evaluate(self) -> None:
         """Greedy episodes of every seed; confirm those that look solved; keep the best weights."""
         params = self.learner.params()
+        recorder = self.health.recorder() if self.health else None
         returns = self.evaluator.returns(
-            params, self.active, self.config.eval_episodes, Purpose.SCHEDULED, self.lane_steps
+            params,
+            self.active,
+            self.config.eval_episodes,
+            Purpose.SCHEDULED,
+            self.lane_steps,
+            recorder,
         )
         passed = [
             k
@@ -233,6 +244,10 @@ class Progress:
             self._judge(self.records[seed], returns[k], confirmed.get(k))
             if self.records[seed].best_lane_steps == self.lane_steps:
                 self.save_weights(seed, "best", params.keep([k]))
+        if self.health and recorder:
+            found = self.health.examine(params, self.active, recorder, self.lane_steps)
+            for seed, record in zip(self.active, found, strict=True):
+                self.folders(seed).add_health({**self._position(seed), **record})
 
     def _confirm(self, params: Params, positions: list[int]) -> dict[int, Array]:
         """Fresh episodes of the seeds whose evaluation reached the threshold."""
@@ -299,6 +314,7 @@ class Progress:
             "seconds": self.seconds,
             "counter": self.counter.state_dict(),
             "records": {str(seed): _to_json(record) for seed, record in self.records.items()},
+            "health": self.health.state_dict() if self.health else {},
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -309,6 +325,8 @@ class Progress:
         self.counter = EpisodeCounter(len(self.active), self.config.lanes)
         self.counter.load_state_dict(state["counter"])
         self.records = {int(seed): _from_json(r) for seed, r in state["records"].items()}
+        if self.health:
+            self.health.load_state_dict(state["health"])
         self._seconds_before, self._started = state["seconds"], time.monotonic()
         self._logged = (self.lane_steps, self.seconds, self.learner.updates)
 

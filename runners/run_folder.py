@@ -3,8 +3,8 @@
 ::
 
     <agent>-<env>-<config_id>/
-        config.json  provenance.jsonl  summary.json  curve.png
-        seed-<s>/            metrics.jsonl  evals.jsonl  best/  last/
+        config.json  provenance.jsonl  summary.json  curve.png  health.png
+        seed-<s>/            metrics.jsonl  evals.jsonl  health.jsonl  best/  last/
         groups/<a>-<b>/      lock  checkpoints/  replay/
 """
 
@@ -50,6 +50,7 @@ class SeedFolder:
     def __init__(self, path: Path, seed: int) -> None:
         self.path, self.seed = path, seed
         self.metrics, self.evals = path / "metrics.jsonl", path / "evals.jsonl"
+        self.health = path / "health.jsonl"
         self.best, self.last = path / "best", path / "last"
 
     @property
@@ -67,6 +68,11 @@ class SeedFolder:
         with disk(self.evals):
             files.append_line(self.evals, record)
 
+    def add_health(self, record: Mapping[str, Any]) -> None:
+        """Append a line to health.jsonl; it has ``lane_steps``."""
+        with disk(self.health):
+            files.append_line(self.health, record)
+
     def read_metrics(self) -> files.Lines:
         """All metrics so far."""
         return files.read_lines(self.metrics)
@@ -74,6 +80,10 @@ class SeedFolder:
     def read_evals(self) -> files.Lines:
         """All evaluations so far."""
         return files.read_lines(self.evals)
+
+    def read_health(self) -> files.Lines:
+        """All records of value health so far."""
+        return files.read_lines(self.health)
 
     def cut(self, lane_steps: int) -> int:
         """Drop what was recorded after a checkpoint, so that going on doubles no line.
@@ -85,7 +95,7 @@ class SeedFolder:
         with disk(self.path):
             for left in self.path.rglob(".tmp-*"):  # by a process that was killed while it wrote
                 left.unlink()
-        for path in (self.metrics, self.evals):
+        for path in (self.metrics, self.evals, self.health):
             records, torn = files.read_lines(path)
             kept = [record for record in records if record["lane_steps"] <= lane_steps]
             if len(kept) < len(records) or torn:
@@ -109,6 +119,11 @@ class RunFolder:
     def curve(self) -> Path:
         """Where the picture of the learning curves goes."""
         return self.path / "curve.png"
+
+    @property
+    def health_picture(self) -> Path:
+        """Where the picture of value health goes."""
+        return self.path / "health.png"
 
     def config(self) -> Json:
         """config.json: the resolved configuration."""

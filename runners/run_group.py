@@ -14,6 +14,7 @@ from runners.checkpoint import Loaded
 from runners.console import Console, seed_range
 from runners.errors import RunFailed, Stopped, disk
 from runners.group import Setting, make_learner, make_source
+from runners.health import health_of
 from runners.loop import run_loop
 from runners.outcome import read_result, write_results
 from runners.progress import Progress
@@ -100,6 +101,7 @@ def _progress(
     progress = Progress(
         setting.config, threshold, seeds, source, learner, setting.evaluator(),
         run.seed, save_weights, save_checkpoint, console.update, stop_asked,
+        health_of(setting, learner, seeds, console.message),
     )  # fmt: skip
     if loaded is not None:
         learner.load_state_dict(loaded.state["learner"])

@@ -173,6 +173,7 @@ def main(argv: Sequence[str]) -> int:
     from runners.command_line import parse_train
     from runners.config import run_name
     from runners.console import make_console
+    from runners.health_picture import draw_health
     from runners.live_curve import live_curve
 
     with importing():
@@ -207,6 +208,7 @@ def main(argv: Sequence[str]) -> int:
         drawn = curve.finish()
     if not drawn:
         report.draw_curve(folder)  # says why, if it fails here too
+        draw_health(folder)
     report.show(folder, quiet=options.quiet)
     return 0
 

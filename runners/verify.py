@@ -71,8 +71,8 @@ def _train(settings: Path, options: Options, out: Path, kill_at: int = 0) -> Non
 def _lines(run: RunFolder) -> int:
     """Records that a run has written, one after the other."""
     per_seed = (
-        len(run.seed(seed).read_metrics().records) + len(run.seed(seed).read_evals().records)
-        for seed in run.seeds()
+        sum(len(read().records) for read in (of.read_metrics, of.read_evals, of.read_health))
+        for of in map(run.seed, run.seeds())
     )
     return len(run.provenance()) + sum(per_seed)
 
@@ -89,7 +89,7 @@ def compare(a: RunFolder, b: RunFolder) -> list[str]:
         if checkpoint.digest(one) != checkpoint.digest(other):
             differing.append(f"the last checkpoint of seeds {group}")
     for seed in a.seeds():
-        for name in ("metrics", "evals"):
+        for name in ("metrics", "evals", "health"):
             paths = (getattr(run.seed(seed), name) for run in (a, b))
             one_digest, other_digest = (digest_jsonl(path) for path in paths)
             if one_digest != other_digest:

@@ -1,0 +1,272 @@
+"""Value health at every scheduled evaluation: what is measured at the states of its episodes.
+
+`Recorder` keeps a few lanes of an evaluation's first round, `Health` makes a line of health.jsonl of
+them. Values, returns and TD errors are in raw reward units, as in metrics.jsonl; where rewards are
+clipped, in units of clipped rewards.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+
+from agents import health
+from agents.contract import Array, Learner, Params, Rollout, State
+from agents.replay.view import reward_and_discount
+from runners.alarms import ALARMS
+
+if TYPE_CHECKING:
+    from runners.group import Setting
+    from runners.worker import MakeActor
+
+LANES = 4  # of a seed's evaluation that are looked at
+MOMENTS = 64  # of an evaluation whose states are kept, evenly spaced
+TAIL = 0.2  # a return counts where what its episode left open weighs at most this much
+FEW_STATES = 8  # with fewer different ones a rank says nothing
+
+
+@runtime_checkable
+class Examinable(Protocol):
+    """A learner that tells of its health."""
+
+    def health(self) -> dict[str, torch.Tensor]:
+        """Measures [K] of the newest update, on the learner's device."""
+
+
+class Episode(NamedTuple):
+    """What one lane went through: T steps, and the states at n of them."""
+
+    times: Array  # [n] int64
+    seen: Array  # [n, ...] what the network looked at
+    legal: Array | None  # [n, A] bool; None where all actions are
+    reward: Array  # [T] raw
+    ended: Array  # [T] bool: nothing is to be expected behind the step
+
+
+class Recorder:
+    """Keeps the first episodes of the first few lanes of K seeds."""
+
+    def __init__(self, end_on_life_loss: bool) -> None:
+        self.end_on_life_loss = end_on_life_loss
+        self.stride = 1  # steps between states that are kept
+        self.times: list[int] = []
+        self.seen: list[Array] = []  # [K, L, ...] each
+        self.legal: list[Array] = []  # [K, L, A] each
+        self.reward: list[Array] = []  # [K, L] each
+        self.ended: list[Array] = []  # [K, L] each
+        self.length: Array | int = 0  # [K, L] steps of each lane's episode
+
+    def before(
+        self, extras: Mapping[str, Array], facts: Mapping[str, Array], playing: Array
+    ) -> None:
+        """Take in a moment at which the lanes are to act, all [K, n, ...]; extras are their actor's."""
+        playing = playing[:, :LANES]
+        self.length = self.length + playing
+        self.reward.append(np.zeros(playing.shape))
+        self.ended.append(np.zeros(playing.shape, np.bool_))
+        step = len(self.reward) - 1
+        if len(self.times) == MOMENTS and step % self.stride == 0:
+            self.stride *= 2  # from now on half as many, as if it had been so before
+            for kept in (self.times, self.seen, self.legal):
+                del kept[1::2]
+        if step % self.stride or "seen" not in extras:
+            return
+        self.times.append(step)
+        self.seen.append(extras["seen"][:, :LANES].copy())
+        if "action_mask" in facts:
+            self.legal.append(facts["action_mask"][:, :LANES] != 0)
+
+    def after(self, k: int, reward: Array, terminated: Array, infos: Mapping[str, Any]) -> None:
+        """Take in what the step gave the lanes [n] of seed k."""
+        self.reward[-1][k] = reward[:LANES]
+        self.ended[-1][k] = terminated[:LANES]
+        if self.end_on_life_loss:
+            self.ended[-1][k] |= infos["life_loss"][:LANES]
+
+    def episodes(self, k: int) -> list[Episode]:
+        """Those of seed k."""
+        if not self.times:
+            return []
+        seen, reward, ended = (
+            np.stack([row[k] for row in rows]) for rows in (self.seen, self.reward, self.ended)
+        )
+        legal = np.stack([row[k] for row in self.legal]) if self.legal else None
+        times = np.array(self.times)
+        found = []
+        for lane, steps in enumerate(np.asarray(self.length)[k].tolist()):
+            n = int(np.searchsorted(times, steps))
+            mask = None if legal is None else legal[:n, lane]
+            found.append(
+                Episode(times[:n], seen[:n, lane], mask, reward[:steps, lane], ended[:steps, lane])
+            )
+        return found
+
+
+class Seed:
+    """What is carried from one evaluation of a seed to the next."""
+
+    def __init__(self) -> None:
+        self.states: State = {}  # seen, legal and the actions taken at the last evaluation
+        self.largest = 0.0  # the largest reward so far, either sign
+        self.given: list[str] = []  # alarms, by name
+        self.in_a_row: dict[str, int] = {}  # evaluations out of an alarm's bounds
+
+
+class Health:
+    """Measures the seeds of a group and gives alarms."""
+
+    def __init__(
+        self,
+        hyper: Any,
+        make_actor: MakeActor,
+        learner: Examinable,
+        seeds: Sequence[int],
+        say: Callable[[str], None],
+    ) -> None:
+        self.hyper, self.learner, self.say = hyper, learner, say
+        # One seed at a time: each has states of its own number, whose bits depend on no other.
+        self.actor: Any = make_actor([np.random.default_rng(0)])
+        self.seeds = {seed: Seed() for seed in seeds}
+
+    def recorder(self) -> Recorder:
+        """For the next evaluation."""
+        return Recorder(getattr(self.hyper, "end_on_life_loss", False))
+
+    def observe(self, rollout: Rollout, active: Sequence[int]) -> None:
+        """Remember the largest reward of each seed."""
+        found = np.abs(rollout.reward).reshape(rollout.rows, len(active), -1).max(axis=(0, 2))
+        for seed, largest in zip(active, found.tolist(), strict=True):
+            self.seeds[seed].largest = max(self.seeds[seed].largest, largest)
+
+    def examine(
+        self, params: Params, active: Sequence[int], recorder: Recorder, lane_steps: int
+    ) -> list[dict[str, Any]]:
+        """A record for each seed: its measures, None where unknown, and the alarms given now."""
+        learned = {name: value.tolist() for name, value in self.learner.health().items()}
+        records = []
+        for k, seed in enumerate(active):
+            measures = {name: value[k] for name, value in learned.items()}
+            measures |= self._at_states(self.seeds[seed], params.keep([k]), recorder.episodes(k))
+            record = {n: v if math.isfinite(v) else None for n, v in measures.items()}
+            records.append({**record, "alarms": self._alarms(seed, record, lane_steps)})
+        return records
+
+    def _at_states(self, seed: Seed, params: Params, episodes: list[Episode]) -> dict[str, float]:
+        """What is measured with a seed's network at the states of its evaluation."""
+        if not episodes:
+            return {}
+        self.actor.load_params(params)
+        seen = np.concatenate([episode.seen for episode in episodes])
+        masks = [e.legal for e in episodes if e.legal is not None]
+        legal = np.concatenate(masks) if masks else None
+        values = self._values(seen)
+        greedy, best = health.greedy_value(values, legal)
+        layers = [layer[0] for layer in self.actor.activations(seen[None])]
+        changed = self._churn(seed)
+        seed.states = {"seen": seen, "greedy": greedy}
+        if legal is not None:
+            seed.states["legal"] = legal
+        returns, values_there = self._returns(episodes, best)
+        largest = self._largest_value(seed)
+        surplus = float((values_there - returns).mean()) if len(returns) else math.nan
+        return {
+            "value": float(best.mean()),
+            "monte_carlo": float(returns.mean()) if len(returns) else math.nan,
+            "overestimation": surplus,
+            "overestimation_share": surplus / largest,
+            "value_share": float(np.abs(best).max()) / largest,
+            "action_gap": health.action_gap(values, legal),
+            "churn": changed,
+            "dead_units": health.dead_units(layers),
+            "effective_rank": _rank(layers, seen),
+        }
+
+    def _values(self, seen: Array) -> Array:
+        """[n, A] in raw reward units."""
+        scale = getattr(self.hyper, "reward_scale", 1.0)
+        values: Array = self.actor.values(seen[None])[0].astype(np.float64) / scale
+        return values
+
+    def _churn(self, seed: Seed) -> float:
+        """How much of the last evaluation's states has another greedy action by now."""
+        before = seed.states
+        if not before:
+            return math.nan
+        after, _ = health.greedy_value(self._values(before["seen"]), before.get("legal"))
+        return health.churn(before["greedy"], after)
+
+    def _returns(self, episodes: list[Episode], best: Array) -> tuple[Array, Array]:
+        """Monte Carlo returns at the agent's discount, and the values of the same states.
+
+        An episode that was cut off ends here at its last state, and that state's value stands for
+        what is behind; only states for which it weighs little count.
+        """
+        h = self.hyper
+        scale, clip = getattr(h, "reward_scale", 1.0), getattr(h, "reward_clip", 0.0) or math.inf
+        returns, values, start = [], [], 0
+        for episode in episodes:
+            there = best[start : start + len(episode.times)]
+            start += len(there)
+            whole = bool(episode.ended[-1])
+            steps = len(episode.reward) if whole else int(episode.times[-1])
+            reward, discount = reward_and_discount(
+                episode.reward[:steps], episode.ended[:steps], h.gamma, scale, clip
+            )
+            g = health.monte_carlo(reward / scale, discount, float(there[-1]))
+            left_open = np.cumprod(discount[::-1])[::-1]
+            times = episode.times[episode.times < steps]
+            counts = left_open[times] <= TAIL
+            returns.append(g[times][counts])
+            values.append(there[: len(times)][counts])
+        return np.concatenate(returns), np.concatenate(values)
+
+    def _largest_value(self, seed: Seed) -> float:
+        """The largest value that any policy can have, ``max |r| / (1 - γ)``; NaN where unbounded."""
+        h = self.hyper
+        scale, clip = getattr(h, "reward_scale", 1.0), getattr(h, "reward_clip", 0.0) or math.inf
+        reward = min(seed.largest * scale, clip) / scale
+        return reward / (1.0 - h.gamma) if h.gamma < 1.0 and reward else math.nan
+
+    def _alarms(self, seed: int, record: Mapping[str, Any], lane_steps: int) -> list[str]:
+        """The alarms that a seed's record gives for the first time."""
+        now, carried = [], self.seeds[seed]
+        for alarm in ALARMS:
+            count = carried.in_a_row.get(alarm.name, 0) + 1 if alarm.out_of_bounds(record) else 0
+            carried.in_a_row[alarm.name] = count
+            if count >= alarm.patience and alarm.name not in carried.given:
+                now.append(alarm.name)
+                self.say(alarm.line(seed, lane_steps, record[alarm.measure]))
+        carried.given += now
+        return now
+
+    def state_dict(self) -> State:
+        """All that decides later records."""
+        return {str(seed): dict(vars(carried)) for seed, carried in self.seeds.items()}
+
+    def load_state_dict(self, state: State) -> None:
+        """Go on from a `state_dict`."""
+        for seed, carried in state.items():
+            vars(self.seeds[int(seed)]).update(carried)
+
+
+def health_of(
+    setting: Setting, learner: Learner, seeds: Sequence[int], say: Callable[[str], None]
+) -> Health | None:
+    """Of a group; None where its learner, as one of a table, tells nothing."""
+    if not isinstance(learner, Examinable):
+        return None
+    return Health(setting.config.hyper, setting.make_actor, learner, seeds, say)
+
+
+def _rank(layers: list[Array], seen: Array) -> float:
+    """Of the last layer's features; NaN where the states are too much alike to tell."""
+    different = len({state.tobytes() for state in seen})
+    if not layers or different < FEW_STATES:
+        return math.nan
+    features = layers[-1]
+    # a feature map by its mean over places, IQN's features by theirs over fractions
+    return health.effective_rank(features.reshape(*features.shape[:2], -1).mean(-1))
