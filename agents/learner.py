@@ -241,7 +241,8 @@ def td_quantiles(
 def relative_distance(online: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """[K] ``|θ - θ⁻| / |θ⁻|`` of two flat buffers [K, D]."""
     behind, target_norm = (torch.linalg.vector_norm(x, dim=-1) for x in (online - target, target))
-    return behind / target_norm
+    distance: torch.Tensor = behind / target_norm
+    return distance
 
 
 def keep_seeds(parameters: FlatParameters, seeds: list[int]) -> nn.Module:
