@@ -149,8 +149,13 @@ class Health:
         learned = {name: value.tolist() for name, value in self.learner.health().items()}
         records = []
         for k, seed in enumerate(active):
-            measures = {name: value[k] for name, value in learned.items()}
-            measures |= self._at_states(self.seeds[seed], params.keep([k]), recorder.episodes(k))
+            td = {name: value[k] for name, value in learned.items()}
+            measures = td | self._at_states(
+                self.seeds[seed], params.keep([k]), recorder.episodes(k)
+            )
+            if "td_p5" in td and "value" in measures:
+                unit = abs(measures["value"]) + self._largest_reward(self.seeds[seed])
+                measures["td_share"] = _share(td["td_p95"] - td["td_p5"], unit)
             record = {n: v if math.isfinite(v) else None for n, v in measures.items()}
             records.append({**record, "alarms": self._alarms(seed, record, lane_steps)})
         return records
@@ -170,15 +175,17 @@ class Health:
         seed.states = {"seen": seen, "greedy": greedy}
         if legal is not None:
             seed.states["legal"] = legal
-        returns, values_there = self._returns(episodes, best)
-        largest = self._largest_value(seed)
-        surplus = float((values_there - returns).mean()) if len(returns) else math.nan
+        returns, there = self._returns(episodes, best)
+        surplus = (there - returns).mean() if len(returns) else math.nan
+        monte_carlo = returns.mean() if len(returns) else math.nan
+        reward, left = self._largest_reward(seed), 1.0 - self.hyper.gamma
         return {
             "value": float(best.mean()),
-            "monte_carlo": float(returns.mean()) if len(returns) else math.nan,
-            "overestimation": surplus,
-            "overestimation_share": surplus / largest,
-            "value_share": float(np.abs(best).max()) / largest,
+            "monte_carlo": float(monte_carlo),
+            "overestimation": float(surplus),
+            "overestimation_share": _share(surplus, abs(monte_carlo) + reward),
+            # of the largest value that any policy can have, which at a discount of 1 has no bound
+            "value_share": _share(np.abs(best).max(), reward / left) if left else math.nan,
             "action_gap": health.action_gap(values, legal),
             "churn": changed,
             "dead_units": health.dead_units(layers),
@@ -187,7 +194,7 @@ class Health:
 
     def _values(self, seen: Array) -> Array:
         """[n, A] in raw reward units."""
-        scale = getattr(self.hyper, "reward_scale", 1.0)
+        scale, _ = self._reward_view()
         values: Array = self.actor.values(seen[None])[0].astype(np.float64) / scale
         return values
 
@@ -205,8 +212,7 @@ class Health:
         An episode that was cut off ends here at its last state, and that state's value stands for
         what is behind; only states for which it weighs little count.
         """
-        h = self.hyper
-        scale, clip = getattr(h, "reward_scale", 1.0), getattr(h, "reward_clip", 0.0) or math.inf
+        scale, clip = self._reward_view()
         returns, values, start = [], [], 0
         for episode in episodes:
             there = best[start : start + len(episode.times)]
@@ -214,7 +220,7 @@ class Health:
             whole = bool(episode.ended[-1])
             steps = len(episode.reward) if whole else int(episode.times[-1])
             reward, discount = reward_and_discount(
-                episode.reward[:steps], episode.ended[:steps], h.gamma, scale, clip
+                episode.reward[:steps], episode.ended[:steps], self.hyper.gamma, scale, clip
             )
             g = health.monte_carlo(reward / scale, discount, float(there[-1]))
             left_open = np.cumprod(discount[::-1])[::-1]
@@ -224,12 +230,15 @@ class Health:
             values.append(there[: len(times)][counts])
         return np.concatenate(returns), np.concatenate(values)
 
-    def _largest_value(self, seed: Seed) -> float:
-        """The largest value that any policy can have, ``max |r| / (1 - γ)``; NaN where unbounded."""
+    def _largest_reward(self, seed: Seed) -> float:
+        """The largest magnitude of a reward so far, clipped where the learner clips it."""
+        scale, clip = self._reward_view()
+        return min(seed.largest * scale, clip) / scale
+
+    def _reward_view(self) -> tuple[float, float]:
+        """The learner's factor and bound on rewards; infinity for no bound."""
         h = self.hyper
-        scale, clip = getattr(h, "reward_scale", 1.0), getattr(h, "reward_clip", 0.0) or math.inf
-        reward = min(seed.largest * scale, clip) / scale
-        return reward / (1.0 - h.gamma) if h.gamma < 1.0 and reward else math.nan
+        return getattr(h, "reward_scale", 1.0), getattr(h, "reward_clip", 0.0) or math.inf
 
     def _alarms(self, seed: int, record: Mapping[str, Any], lane_steps: int) -> list[str]:
         """The alarms that a seed's record gives for the first time."""
@@ -260,6 +269,20 @@ def health_of(
     if not isinstance(learner, Examinable):
         return None
     return Health(setting.config.hyper, setting.make_actor, learner, seeds, say)
+
+
+def alarms_of(records: Mapping[int, Sequence[Mapping[str, Any]]]) -> dict[str, list[int]]:
+    """The seeds that gave each alarm, of the records of health.jsonl by seed."""
+    given: dict[str, list[int]] = {}
+    for seed, lines in sorted(records.items()):
+        for name in (name for line in lines for name in line["alarms"]):
+            given.setdefault(name, []).append(seed)
+    return given
+
+
+def _share(value: float, unit: float) -> float:
+    """NaN where there is nothing to compare with."""
+    return float(value) / float(unit) if unit > 0 else math.nan
 
 
 def _rank(layers: list[Array], seen: Array) -> float:

@@ -10,6 +10,7 @@ from runners import outcome, stats
 from runners.config import RunConfig
 from runners.evaluation import EPISODE_LIMIT
 from runners.group import Setting
+from runners.health import alarms_of
 from runners.run_folder import RunFolder
 
 
@@ -31,6 +32,7 @@ def summarise(run: RunFolder, setting: Setting, threshold: float | None) -> dict
             "seconds": [r["solved_seconds"] for r in done],
         },
         **_exact(setting, done),
+        "alarms": alarms_of({seed: run.seed(seed).read_health().records for seed in found}),
         "forced_resets": 0
         if setting.resumable
         else sum(forced_resets(config, r["lane_steps"]) for r in done),

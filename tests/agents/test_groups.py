@@ -66,6 +66,7 @@ def bits(folder, seed):
         "best": digest_state(dict(weights.load_weights(seeded.best).tensors)),
         "metrics": digest_jsonl(seeded.metrics),
         "evals": digest_jsonl(seeded.evals),
+        "health": digest_jsonl(seeded.health),
     }
 
 

@@ -147,6 +147,7 @@ def fingerprint(folder: RunFolder):
         path = folder.seed(seed)
         found[f"metrics {seed}"] = digest_jsonl(path.metrics)
         found[f"evals {seed}"] = digest_jsonl(path.evals)
+        found[f"health {seed}"] = digest_jsonl(path.health)
         result = read_result(path.path)
         assert result is not None
         found[f"result {seed}"] = {n: v for n, v in result.items() if "seconds" not in n}
