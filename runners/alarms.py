@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Alarm(NamedTuple):
@@ -15,7 +15,7 @@ class Alarm(NamedTuple):
     bound: float
     patience: int
     cause: str
-    remedy: str
+    remedies: tuple[tuple[str, str], ...]  # a hyperparameter and what to do with it
     below: bool = False  # out of bounds is at or below ``bound``; else at or above
 
     def out_of_bounds(self, measures: Mapping[str, float | None]) -> bool:
@@ -25,57 +25,103 @@ class Alarm(NamedTuple):
             return False
         return value <= self.bound if self.below else value >= self.bound
 
-    def line(self, seed: int, lane_steps: int, value: float) -> str:
-        """What the console says."""
+    def line(self, seed: int, lane_steps: int, value: float, hyper: Any) -> str:
+        """What the console says; an agent is told of what it has and has not switched on yet."""
+        useful = [
+            text
+            for name, text in self.remedies
+            if not name or getattr(hyper, name, True) is not True
+        ]
         return (
             f"alarm: seed {seed} at lane step {lane_steps:,}: {self.name}: {self.measure} is "
-            f"{value:.3g}; {self.cause}; try {self.remedy}"
+            f"{value:.3g}; {self.cause}; try {', '.join(useful)}"
         )
 
+
+SMALLER_STEPS = ("lr", "a smaller --lr")
+LAYER_NORM = ("layer_norm", "--layer-norm")
+DOUBLE = ("double", "--double")
+SLOWER_TARGET = ("target_period", "a larger --target-period")
 
 # Bounds and what they mean. CartPole's dqn, healthy, stays at 1.2, 0.4, 0.8, 0.4, 11, 0.75 and 0.05.
 ALARMS: tuple[Alarm, ...] = (
     # more than 1 is beyond every return there can be; networks overshoot a little
     Alarm(
-        "values run away", "value_share", "value", 2.0, 1,
-        "bootstrapped values feed on themselves, beyond any return there can be",
-        "--double, a smaller --lr, a larger --target-period",
+        "values run away",
+        "value_share",
+        "value",
+        bound=2.0,
+        patience=1,
+        cause="bootstrapped values feed on themselves, beyond any return there can be",
+        remedies=(DOUBLE, SMALLER_STEPS, SLOWER_TARGET),
     ),
     # twice the return, where that is not next to nothing
     Alarm(
-        "overestimation", "overestimation_share", "overestimation", 1.0, 3,
-        "the maximum picks what is estimated too high, or terminations are not seen as such",
-        "--double, a smaller --lr, python -m envs.check on the environment",
+        "overestimation",
+        "overestimation_share",
+        "overestimation",
+        bound=1.0,
+        patience=3,
+        cause="the maximum picks what is estimated too high, or terminations are not seen as such",
+        remedies=(DOUBLE, SMALLER_STEPS, ("", "python -m envs.check on the environment")),
     ),
     # a spread as wide as the largest reward can be the environment's own noise
     Alarm(
-        "values do not follow", "td_share", "td_p50", 1.5, 3,
-        "predictions stay as far from their targets as they are large",
-        "a smaller --lr, a larger --batch-size, fresher targets",
+        "values do not follow",
+        "td_share",
+        "td_p50",
+        bound=1.5,
+        patience=3,
+        cause="predictions stay as far from their targets as they are large",
+        remedies=(
+            SMALLER_STEPS,
+            ("batch_size", "a larger --batch-size"),
+            ("target_period", "another --target-period"),
+        ),
     ),
-    # Sokar et al. 2023 have a few percent to a half
+    # three units of four are lost: what learns is a far smaller network than was asked for
     Alarm(
-        "dead units", "dead_units", "dead_units", 0.75, 3,
-        "most hidden units are 0 at every state, and get no gradient: too large steps or inputs",
-        "a smaller --lr, --layer-norm",
+        "dead units",
+        "dead_units",
+        "dead_units",
+        bound=0.75,
+        patience=3,
+        cause="most hidden units are 0 at every state, and get no gradient: too large steps or inputs",
+        remedies=(SMALLER_STEPS, LAYER_NORM),
     ),
     # one direction: states differ by a factor at most
     Alarm(
-        "rank collapse", "effective_rank", "effective_rank", 1.0, 2,
-        "the last hidden layer hardly tells states apart",
-        "a smaller --lr, --layer-norm, fewer updates a step",
+        "rank collapse",
+        "effective_rank",
+        "effective_rank",
+        bound=1.0,
+        patience=2,
+        cause="the last hidden layer hardly tells states apart",
+        remedies=(SMALLER_STEPS, LAYER_NORM, ("replay_ratio", "a smaller --replay-ratio")),
         below=True,
     ),
     # half is usual from one evaluation to the next, as actions are often worth the same
     Alarm(
-        "churn", "churn", "churn", 0.9, 2,
-        "the greedy policy turns over as a whole: too large steps, or actions that hardly differ",
-        "a smaller --lr, a larger --target-period",
+        "churn",
+        "churn",
+        "churn",
+        bound=0.9,
+        patience=2,
+        cause="the greedy policy turns over as a whole: too large steps, or actions that hardly differ",
+        remedies=(SMALLER_STEPS, SLOWER_TARGET),
     ),
     # the networks are nearer to nothing than to each other
     Alarm(
-        "stale target", "target_drift", "target_drift", 0.5, 2,
-        "the target network has stayed far behind",
-        "a smaller --target-period, a larger --target-tau",
+        "stale target",
+        "target_drift",
+        "target_drift",
+        bound=0.5,
+        patience=2,
+        cause="the target network stays far behind: updated too seldom, or the other one moves too fast",
+        remedies=(
+            ("target_period", "a smaller --target-period"),
+            ("target_tau", "a larger --target-tau"),
+            SMALLER_STEPS,
+        ),
     ),
-)  # fmt: skip
+)

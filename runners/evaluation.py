@@ -16,7 +16,7 @@ from runners.seeding import Stream
 
 if TYPE_CHECKING:
     from agents.contract import Actor, Params
-    from runners.health import Recorder
+    from runners.recorder import Recorder
     from runners.worker import MakeActor
 
 MAX_LANES = 100
@@ -63,13 +63,14 @@ class Evaluator:
         episodes: int,
         purpose: Purpose,
         number: int = 0,
-        recorder: Recorder | None = None,
+        recorders: Sequence[Recorder] = (),
     ) -> Array:
         """Undiscounted returns [K, episodes] of the greedy policies.
 
         Every lane plays one episode a round (surplus lanes of the last one are not counted), so
         short episodes do not count more often than long ones. Seed k's episodes depend on (seed,
-        purpose, number) alone. ``recorder`` keeps some of the first round.
+        purpose, number) alone. ``recorders``, one a seed, keep some of the first
+        round.
 
         Raises:
             SimulatorError: a simulator raised, or returned a wrong shape, dtype or number.
@@ -81,7 +82,7 @@ class Evaluator:
         count = -(-episodes // MAX_LANES)
         lanes = -(-episodes // count)
         rounds = [
-            self._round(actor, seeds, lanes, purpose, number, i, None if i else recorder)
+            self._round(actor, seeds, lanes, purpose, number, i, () if i else recorders)
             for i in range(count)
         ]
         return np.concatenate(rounds, axis=1)[:, :episodes]
@@ -94,7 +95,7 @@ class Evaluator:
         purpose: Purpose,
         number: int,
         index: int,
-        recorder: Recorder | None,
+        recorders: Sequence[Recorder],
     ) -> Array:
         """The first episode [K, lanes] of every lane after a reset."""
         envs = [self._simulator(i, lanes) for i in range(len(seeds))]
@@ -113,14 +114,14 @@ class Evaluator:
         while playing.any() and steps < self.limit:
             facts = {name: np.stack([of[name] for of in observed]) for name in observed[0]}
             actions, state, extras = actor.act(obs, first, facts, state, False)
-            if recorder is not None:
-                recorder.before(extras, facts, playing)
             for k in np.flatnonzero(playing.any(axis=1)).tolist():
+                if recorders:
+                    recorders[k].before(extras, facts, k, playing[k])
                 obs[k], reward, terminated, truncated, infos = envs[k].step(steps, actions[k])
                 observed[k] = observation_facts(infos)
                 np.add(totals[k], reward, out=totals[k], where=playing[k])
-                if recorder is not None:
-                    recorder.after(k, reward, terminated, infos)
+                if recorders:
+                    recorders[k].after(reward, terminated, infos)
                 playing[k] &= ~(terminated | truncated)
             self._check_numbers(steps, obs, totals)
             first[:] = False

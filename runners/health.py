@@ -1,7 +1,7 @@
 """Value health at every scheduled evaluation: what is measured at the states of its episodes.
 
-`Recorder` keeps a few lanes of an evaluation's first round, `Health` makes a line of health.jsonl of
-them. Values, returns and TD errors are in raw reward units, as in metrics.jsonl; where rewards are
+`runners.recorder` keeps a few lanes of an evaluation, here a line of health.jsonl is made of them.
+Values, returns and TD errors are in raw reward units, as in metrics.jsonl; where rewards are
 clipped, in units of clipped rewards.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,13 +18,12 @@ from agents import health
 from agents.contract import Array, Learner, Params, Rollout, State
 from agents.replay.view import reward_and_discount
 from runners.alarms import ALARMS
+from runners.recorder import Episode, Recorder
 
 if TYPE_CHECKING:
     from runners.group import Setting
     from runners.worker import MakeActor
 
-LANES = 4  # of a seed's evaluation that are looked at
-MOMENTS = 64  # of an evaluation whose states are kept, evenly spaced
 TAIL = 0.2  # a return counts where what its episode left open weighs at most this much
 FEW_STATES = 8  # with fewer different ones a rank says nothing
 
@@ -35,75 +34,6 @@ class Examinable(Protocol):
 
     def health(self) -> dict[str, torch.Tensor]:
         """Measures [K] of the newest update, on the learner's device."""
-
-
-class Episode(NamedTuple):
-    """What one lane went through: T steps, and the states at n of them."""
-
-    times: Array  # [n] int64
-    seen: Array  # [n, ...] what the network looked at
-    legal: Array | None  # [n, A] bool; None where all actions are
-    reward: Array  # [T] raw
-    ended: Array  # [T] bool: nothing is to be expected behind the step
-
-
-class Recorder:
-    """Keeps the first episodes of the first few lanes of K seeds."""
-
-    def __init__(self, end_on_life_loss: bool) -> None:
-        self.end_on_life_loss = end_on_life_loss
-        self.stride = 1  # steps between states that are kept
-        self.times: list[int] = []
-        self.seen: list[Array] = []  # [K, L, ...] each
-        self.legal: list[Array] = []  # [K, L, A] each
-        self.reward: list[Array] = []  # [K, L] each
-        self.ended: list[Array] = []  # [K, L] each
-        self.length: Array | int = 0  # [K, L] steps of each lane's episode
-
-    def before(
-        self, extras: Mapping[str, Array], facts: Mapping[str, Array], playing: Array
-    ) -> None:
-        """Take in a moment at which the lanes are to act, all [K, n, ...]; extras are their actor's."""
-        playing = playing[:, :LANES]
-        self.length = self.length + playing
-        self.reward.append(np.zeros(playing.shape))
-        self.ended.append(np.zeros(playing.shape, np.bool_))
-        step = len(self.reward) - 1
-        if len(self.times) == MOMENTS and step % self.stride == 0:
-            self.stride *= 2  # from now on half as many, as if it had been so before
-            for kept in (self.times, self.seen, self.legal):
-                del kept[1::2]
-        if step % self.stride or "seen" not in extras:
-            return
-        self.times.append(step)
-        self.seen.append(extras["seen"][:, :LANES].copy())
-        if "action_mask" in facts:
-            self.legal.append(facts["action_mask"][:, :LANES] != 0)
-
-    def after(self, k: int, reward: Array, terminated: Array, infos: Mapping[str, Any]) -> None:
-        """Take in what the step gave the lanes [n] of seed k."""
-        self.reward[-1][k] = reward[:LANES]
-        self.ended[-1][k] = terminated[:LANES]
-        if self.end_on_life_loss:
-            self.ended[-1][k] |= infos["life_loss"][:LANES]
-
-    def episodes(self, k: int) -> list[Episode]:
-        """Those of seed k."""
-        if not self.times:
-            return []
-        seen, reward, ended = (
-            np.stack([row[k] for row in rows]) for rows in (self.seen, self.reward, self.ended)
-        )
-        legal = np.stack([row[k] for row in self.legal]) if self.legal else None
-        times = np.array(self.times)
-        found = []
-        for lane, steps in enumerate(np.asarray(self.length)[k].tolist()):
-            n = int(np.searchsorted(times, steps))
-            mask = None if legal is None else legal[:n, lane]
-            found.append(
-                Episode(times[:n], seen[:n, lane], mask, reward[:steps, lane], ended[:steps, lane])
-            )
-        return found
 
 
 class Seed:
@@ -132,9 +62,9 @@ class Health:
         self.actor: Any = make_actor([np.random.default_rng(0)])
         self.seeds = {seed: Seed() for seed in seeds}
 
-    def recorder(self) -> Recorder:
-        """For the next evaluation."""
-        return Recorder(getattr(self.hyper, "end_on_life_loss", False))
+    def recorders(self, seeds: int) -> list[Recorder]:
+        """For the next evaluation of so many seeds."""
+        return [Recorder(getattr(self.hyper, "end_on_life_loss", False)) for _ in range(seeds)]
 
     def observe(self, rollout: Rollout, active: Sequence[int]) -> None:
         """Remember the largest reward of each seed."""
@@ -143,7 +73,11 @@ class Health:
             self.seeds[seed].largest = max(self.seeds[seed].largest, largest)
 
     def examine(
-        self, params: Params, active: Sequence[int], recorder: Recorder, lane_steps: int
+        self,
+        params: Params,
+        active: Sequence[int],
+        recorders: Sequence[Recorder],
+        lane_steps: int,
     ) -> list[dict[str, Any]]:
         """A record for each seed: its measures, None where unknown, and the alarms given now."""
         learned = {name: value.tolist() for name, value in self.learner.health().items()}
@@ -151,7 +85,7 @@ class Health:
         for k, seed in enumerate(active):
             td = {name: value[k] for name, value in learned.items()}
             measures = td | self._at_states(
-                self.seeds[seed], params.keep([k]), recorder.episodes(k)
+                self.seeds[seed], params.keep([k]), recorders[k].episodes()
             )
             if "td_p5" in td and "value" in measures:
                 unit = abs(measures["value"]) + self._largest_reward(self.seeds[seed])
@@ -248,7 +182,7 @@ class Health:
             carried.in_a_row[alarm.name] = count
             if count >= alarm.patience and alarm.name not in carried.given:
                 now.append(alarm.name)
-                self.say(alarm.line(seed, lane_steps, record[alarm.measure]))
+                self.say(alarm.line(seed, lane_steps, record[alarm.measure], self.hyper))
         carried.given += now
         return now
 

@@ -215,14 +215,14 @@ class Progress:
     def _evaluate(self) -> None:
         """Greedy episodes of every seed; confirm those that look solved; keep the best weights."""
         params = self.learner.params()
-        recorder = self.health.recorder() if self.health else None
+        recorders = self.health.recorders(len(self.active)) if self.health else ()
         returns = self.evaluator.returns(
             params,
             self.active,
             self.config.eval_episodes,
             Purpose.SCHEDULED,
             self.lane_steps,
-            recorder,
+            recorders,
         )
         passed = [
             k
@@ -244,8 +244,8 @@ class Progress:
             self._judge(self.records[seed], returns[k], confirmed.get(k))
             if self.records[seed].best_lane_steps == self.lane_steps:
                 self.save_weights(seed, "best", params.keep([k]))
-        if self.health and recorder:
-            found = self.health.examine(params, self.active, recorder, self.lane_steps)
+        if self.health:
+            found = self.health.examine(params, self.active, recorders, self.lane_steps)
             for seed, record in zip(self.active, found, strict=True):
                 self.folders(seed).add_health({**self._position(seed), **record})
 
@@ -326,7 +326,7 @@ class Progress:
         self.counter.load_state_dict(state["counter"])
         self.records = {int(seed): _from_json(r) for seed, r in state["records"].items()}
         if self.health:
-            self.health.load_state_dict(state["health"])
+            self.health.load_state_dict(state.get("health", {}))  # {}: begun before it was kept
         self._seconds_before, self._started = state["seconds"], time.monotonic()
         self._logged = (self.lane_steps, self.seconds, self.learner.updates)
 

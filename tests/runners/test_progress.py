@@ -94,7 +94,7 @@ class Judge:
     def __init__(self, scheduled, confirmations=None):
         self.scheduled, self.confirmations, self.calls = scheduled, confirmations or {}, []
 
-    def returns(self, params, seeds, episodes, purpose, number=0, recorder=None):
+    def returns(self, params, seeds, episodes, purpose, number=0, recorders=()):
         for row, seed in zip(params.tensors["flat"], seeds, strict=True):
             assert torch.equal(row, self.weights[seed])  # nobody is judged by another's weights
         self.calls.append((purpose, tuple(seeds), episodes, number))
