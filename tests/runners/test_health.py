@@ -1,0 +1,229 @@
+"""Value health from end to end: what is kept, what is said, and the alarms of agents broken on purpose."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from agents.contract import Params
+from agents.dqn import DQNConfig
+from runners import health, recorder
+from runners.alarms import ALARMS
+from runners.health import Health
+from runners.recorder import LANES, Episode, Recorder
+from runners.resolve import make_config
+from runners.train import run
+
+PARAMS = Params(0, 0, {"flat": torch.zeros(1, 1)}, {})
+
+
+def play(made, lengths, ended=True, **extra):
+    """Lanes whose first episodes take so many steps; step t has the observation and the reward t."""
+    lengths = np.array(lengths)
+    for t in range(lengths.max()):
+        now = np.full((1, len(lengths)), t)
+        made.before({"seen": now}, {n: x(t)[None] for n, x in extra.items()}, 0, lengths > t)
+        # what comes after a lane's end is of its next episode
+        reward = np.where(lengths > t, float(t), 99.0)
+        made.after(reward, (lengths == t + 1) & ended, {})
+    return made.episodes()
+
+
+# The recorder.
+
+
+def test_every_lane_has_its_own_episode():
+    one, two = play(Recorder(), [3, 2])
+    assert (one.times.tolist(), two.times.tolist()) == ([0, 1, 2], [0, 1])
+    assert (one.seen.tolist(), two.seen.tolist()) == ([0, 1, 2], [0, 1])
+    assert (one.reward.tolist(), two.reward.tolist()) == ([0, 1, 2], [0, 1])
+    assert (one.ended.tolist(), two.ended.tolist()) == ([False, False, True], [False, True])
+    assert one.legal is None
+
+
+@pytest.mark.parametrize(
+    ("steps", "times"),
+    [
+        (4, [0, 1, 2, 3]),
+        (5, [0, 2, 4]),  # full before the fifth: every second from now on
+        (8, [0, 2, 4, 6]),
+        (9, [0, 4, 8]),
+        (17, [0, 8, 16]),
+    ],
+)
+def test_a_long_episode_has_its_states_wider_apart(steps, times, monkeypatch):
+    monkeypatch.setattr(recorder, "MOMENTS", 4)
+    legal = lambda t: np.array([[1, t % 2]])  # noqa: E731
+    (episode,) = play(Recorder(), [steps], action_mask=legal)
+    assert episode.times.tolist() == times == episode.seen.tolist()
+    assert episode.legal.tolist() == [[True, bool(t % 2)] for t in times]
+    assert len(episode.reward) == steps  # all of them: returns leave nothing out
+
+
+def test_only_the_first_lanes_are_kept_and_they_end_the_recording():
+    lanes = [2] * LANES + [50]
+    made = Recorder()
+    assert [len(e.reward) for e in play(made, lanes)] == [2] * LANES
+    assert len(made.reward) == 2
+
+
+# Measures at the states of an evaluation.
+
+
+class Table:
+    """An actor whose values of a state are a row of a table; one hidden layer, the values' own ReLU."""
+
+    def __init__(self, table):
+        self.table = np.array(table, float)
+
+    def load_params(self, params):
+        assert params is PARAMS
+
+    def values(self, seen):
+        return self.table[seen]
+
+    def activations(self, seen):
+        return [np.maximum(self.table[seen], 0)]
+
+
+def measure(table, episodes, largest=1.0, before=None, **hyper):
+    settings = {"gamma": 0.5, "reward_scale": 1.0, "reward_clip": 0.0, **hyper}
+    made = Health(
+        type("Hyper", (), settings), lambda generators: Table(table), None, [7], lambda text: None
+    )
+    made.seeds[7].largest = largest
+    if before is not None:
+        made._at_states(made.seeds[7], PARAMS, before)
+    return made._at_states(made.seeds[7], PARAMS, episodes)
+
+
+def episode(rewards, ended, times=None):
+    times = np.arange(len(rewards)) if times is None else np.array(times)
+    ends = np.zeros(len(rewards), bool)
+    ends[-1] = ended
+    return Episode(times, times, None, np.array(rewards, float), ends)
+
+
+def test_values_against_returns_of_an_episode_that_ended():
+    # at discount 0.5: G = 1.75, 1.5, 1; the best actions' values are 2, 3, 4
+    found = measure([[0, 2], [3, 1], [4, 4]], [episode([1, 1, 1], ended=True)])
+    assert found["value"] == pytest.approx(3)
+    assert found["monte_carlo"] == pytest.approx(4.25 / 3)
+    assert found["overestimation"] == pytest.approx(3 - 4.25 / 3)
+    assert found["overestimation_share"] == pytest.approx((3 - 4.25 / 3) / (4.25 / 3 + 1))
+    # no policy can have more than 1 / (1 - 0.5)
+    assert found["value_share"] == pytest.approx(4 / 2)
+    assert found["action_gap"] == pytest.approx((2 + 2 + 0) / 3)
+    assert np.isnan(found["churn"])
+
+
+def test_an_episode_cut_off_counts_where_its_last_value_weighs_little():
+    # From the last state, worth 8: 1 + 0.5 * 8 = 5, 3.5, 2.75, 2.375. What is left open weighs a half,
+    # a quarter, an eighth, a sixteenth; the last two are at most a fifth.
+    table = [[1], [1], [1], [1], [8]]
+    found = measure(table, [episode([1] * 5, ended=False)])
+    assert found["monte_carlo"] == pytest.approx((2.375 + 2.75) / 2)
+    assert found["overestimation"] == pytest.approx(1 - (2.375 + 2.75) / 2)
+    assert np.isnan(measure(table, [episode([1] * 3, ended=False)])["overestimation"])
+
+
+def test_states_apart_have_the_rewards_between_them():
+    # G = 1 + 0.5 * (1 + 0.5 * 1) = 1.75 at step 0, 1 at step 2
+    found = measure([[0], [0], [0]], [episode([1, 1, 1], ended=True, times=[0, 2])])
+    assert found["monte_carlo"] == pytest.approx((1.75 + 1) / 2)
+
+
+def test_rewards_are_as_the_learner_sees_them_in_raw_units():
+    # 30 and 1 scaled by 0.1 are 3 and 0.1, clipped 2 and 0.1, raw again 20 and 1: G = 20.5, 1.
+    # Values 4 and 1 are 40 and 10.
+    found = measure(
+        [[4], [1]], [episode([30, 1], ended=True)], largest=30, reward_scale=0.1, reward_clip=2.0
+    )
+    assert found["monte_carlo"] == pytest.approx((20.5 + 1) / 2)
+    assert found["overestimation"] == pytest.approx(25 - 10.75)
+    assert found["value_share"] == pytest.approx(40 / (20 / 0.5))
+
+
+def test_without_discount_values_have_no_bound():
+    found = measure([[0], [0]], [episode([1, 1], ended=True)], gamma=1.0)
+    assert found["monte_carlo"] == 1.5
+    assert np.isnan(found["value_share"])
+
+
+def test_churn_is_of_the_last_evaluation_s_states():
+    one = episode([1, 1, 1, 1], ended=True)
+    made = Health(
+        type("Hyper", (), {"gamma": 0.5}), lambda g: Table([[1, 0]] * 4), None, [7], lambda t: None
+    )
+    made._at_states(made.seeds[7], PARAMS, [one])
+    made.actor.table = np.array([[1, 0], [0, 1], [1, 0], [1, 0]])
+    # of four states one has the other action now; that only two are seen this time is no matter
+    found = made._at_states(made.seeds[7], PARAMS, [episode([1, 1], ended=True)])
+    assert found["churn"] == 0.25
+
+
+def test_a_rank_needs_a_few_different_states():
+    rng = np.random.default_rng(0)
+    states = np.arange(health.FEW_STATES)
+    layers = [np.abs(rng.normal(size=(len(states), 6)))]
+    assert health._rank(layers, states) > 1
+    assert np.isnan(health._rank(layers, states // 2))
+    assert np.isnan(health._rank([], states))
+
+
+# Alarms: agents broken on purpose.
+
+SMALL = {
+    "steps": 8_192, "eval_every": 512, "eval_episodes": 4, "final_episodes": 4, "lanes": 16,
+    "rollout_length": 16, "hidden": (32,), "batch_size": 64, "replay_ratio": 0.125, "n_step": 3,
+    "target_period": 64, "target_tau": 0.1, "epsilon_steps": 2_000, "reward_scale": 0.1,
+}  # fmt: skip
+
+
+def alarms(tmp_path, **changes):
+    config = make_config("dqn", "CartPole-v1", **{**SMALL, **changes})
+    return set(run(config, (0,), str(tmp_path)).summary()["alarms"])
+
+
+def test_no_alarm_of_the_agent_that_is_broken_below(tmp_path):
+    assert alarms(tmp_path) == set()
+
+
+BROKEN = {
+    # each value is bootstrapped from the network that it changes at once, without bounds on steps
+    "values run away": {
+        "target_period": 1, "target_tau": 1.0, "lr": 0.03, "n_step": 1, "huber": 1e6,
+        "max_grad_norm": 1e9, "reward_scale": 1.0, "hidden": (64, 64),
+    },
+    # steps of 1 throw units to where nothing reaches them, features with them
+    "dead units": {"lr": 1.0},
+    "rank collapse": {"lr": 1.0},
+    "churn": {"lr": 1.0},
+    # a target network that is never updated
+    "stale target": {"target_period": 10**6, "lr": 0.01},
+    "values do not follow": {"target_period": 10**6, "lr": 0.01},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_an_agent_broken_on_purpose_gives_the_alarm(name, tmp_path):
+    assert name in alarms(tmp_path, **BROKEN[name])
+
+
+def test_terminations_that_are_not_seen_give_overestimation(tmp_path, monkeypatch):
+    """Values of a pole that never falls."""
+    loss = DQNConfig.loss
+
+    def endless(config, online, target, batch, noise):
+        discount = torch.full_like(batch.discount, config.gamma**config.n_step)
+        return loss(config, online, target, dataclasses.replace(batch, discount=discount), noise)
+
+    monkeypatch.setattr(DQNConfig, "loss", endless)
+    assert "overestimation" in alarms(tmp_path, target_tau=1.0)
+
+
+def test_every_alarm_is_broken_for():
+    assert {alarm.name for alarm in ALARMS} == {*BROKEN, "overestimation"}
