@@ -43,7 +43,8 @@ LAYER_NORM = ("layer_norm", "--layer-norm")
 DOUBLE = ("double", "--double")
 SLOWER_TARGET = ("target_period", "a larger --target-period")
 
-# Bounds and what they mean. CartPole's dqn, healthy, stays at 1.2, 0.4, 0.8, 0.4, 11, 0.75 and 0.05.
+# Beside each bound: why. Healthy runs on CartPole (dqn, pqn, c51, munchausen_dqn, rainbow; 21 seeds) stay at
+# 1.12, 0.44 (pqn: 5.2 once), 1.16, 0.5, rank 6, 0.76 and 0.08.
 ALARMS: tuple[Alarm, ...] = (
     # more than 1 is beyond every return there can be; networks overshoot a little
     Alarm(
@@ -55,7 +56,7 @@ ALARMS: tuple[Alarm, ...] = (
         cause="bootstrapped values feed on themselves, beyond any return there can be",
         remedies=(DOUBLE, SMALLER_STEPS, SLOWER_TARGET),
     ),
-    # twice the return, where that is not next to nothing
+    # twice the return, where that is not next to nothing; values of 0 for negative returns stay below
     Alarm(
         "overestimation",
         "overestimation_share",

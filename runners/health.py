@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from runners.worker import MakeActor
 
 TAIL = 0.2  # a return counts where what its episode left open weighs at most this much
-FEW_STATES = 8  # with fewer different ones a rank says nothing
+FEW_STATES = 8  # with fewer different ones features say nothing
 
 
 @runtime_checkable
@@ -122,8 +122,7 @@ class Health:
             "value_share": _share(np.abs(best).max(), reward / left) if left else math.nan,
             "action_gap": health.action_gap(values, legal),
             "churn": changed,
-            "dead_units": health.dead_units(layers),
-            "effective_rank": _rank(layers, seen),
+            **_features(layers, seen),
         }
 
     def _values(self, seen: Array) -> Array:
@@ -219,11 +218,15 @@ def _share(value: float, unit: float) -> float:
     return float(value) / float(unit) if unit > 0 else math.nan
 
 
-def _rank(layers: list[Array], seen: Array) -> float:
-    """Of the last layer's features; NaN where the states are too much alike to tell."""
+def _features(layers: list[Array], seen: Array) -> dict[str, float]:
+    """Of the hidden layers; NaN where the states are too much alike to tell."""
     different = len({state.tobytes() for state in seen})
     if not layers or different < FEW_STATES:
-        return math.nan
-    features = layers[-1]
+        return {"dead_units": math.nan, "effective_rank": math.nan}
+    last = layers[-1]
     # a feature map by its mean over places, IQN's features by theirs over fractions
-    return health.effective_rank(features.reshape(*features.shape[:2], -1).mean(-1))
+    features = last.reshape(*last.shape[:2], -1).mean(-1)
+    return {
+        "dead_units": health.dead_units(layers),
+        "effective_rank": health.effective_rank(features),
+    }

@@ -66,7 +66,7 @@ def health_figure(records: Mapping[int, Sequence[Record]], title: str) -> Figure
         x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK,
     )  # fmt: skip
     figure.subplots_adjust(
-        left=0.04, right=0.99, bottom=0.16 / rows, top=1 - 0.36 / rows, wspace=0.24, hspace=0.5
+        left=0.04, right=0.99, bottom=0.16 / rows, top=1 - 0.28 / rows, wspace=0.24, hspace=0.45
     )
     return figure
 

@@ -10,10 +10,14 @@ import torch
 
 from agents.contract import Params
 from agents.dqn import DQNConfig
+from agents.pqn import PQNConfig
 from runners import health, recorder
-from runners.alarms import ALARMS
+from runners.alarms import ALARMS, Alarm
+from runners.console import SilentConsole
 from runners.health import Health
+from runners.health_picture import draw_health, health_figure
 from runners.recorder import LANES, Episode, Recorder
+from runners.report import summary_lines
 from runners.resolve import make_config
 from runners.train import run
 
@@ -165,13 +169,24 @@ def test_churn_is_of_the_last_evaluation_s_states():
     assert found["churn"] == 0.25
 
 
-def test_a_rank_needs_a_few_different_states():
+def test_features_need_a_few_different_states():
     rng = np.random.default_rng(0)
     states = np.arange(health.FEW_STATES)
     layers = [np.abs(rng.normal(size=(len(states), 6)))]
-    assert health._rank(layers, states) > 1
-    assert np.isnan(health._rank(layers, states // 2))
-    assert np.isnan(health._rank([], states))
+    layers[0][:, :3] = 0
+    found = health._features(layers, states)
+    assert found["dead_units"] == 0.5
+    assert 1 < found["effective_rank"] <= 3
+    assert np.isnan([*health._features(layers, states // 2).values()]).all()
+    assert np.isnan([*health._features([], states).values()]).all()
+
+
+def test_a_feature_map_counts_by_its_mean():
+    # two maps over places that differ; by their means all states are multiples of one
+    states = np.arange(health.FEW_STATES)
+    maps = np.random.default_rng(0).random((len(states), 2, 3, 3))
+    maps *= (1 + states)[:, None, None, None] / maps.mean((2, 3), keepdims=True)
+    assert health._features([maps], states)["effective_rank"] == 1
 
 
 # Alarms: agents broken on purpose.
@@ -227,3 +242,92 @@ def test_terminations_that_are_not_seen_give_overestimation(tmp_path, monkeypatc
 
 def test_every_alarm_is_broken_for():
     assert {alarm.name for alarm in ALARMS} == {*BROKEN, "overestimation"}
+
+
+# What is written.
+
+
+def test_an_alarm_is_said_once_a_seed_and_kept(tmp_path):
+    lines = []
+
+    class Listening(SilentConsole):
+        def message(self, text):
+            lines.append(text)
+
+    config = make_config("dqn", "CartPole-v1", **{**SMALL, **BROKEN["rank collapse"]})
+    folder = run(config, (0, 1), str(tmp_path), console=Listening())
+    said = [line for line in lines if "rank collapse" in line]
+    assert [line.split(" at ")[0] for line in sorted(said)] == ["alarm: seed 0", "alarm: seed 1"]
+    assert "; try a smaller --lr" in said[0]
+    assert folder.summary()["alarms"]["rank collapse"] == [0, 1]
+    for seed in (0, 1):
+        records = folder.seed(seed).read_health().records
+        given = [name for record in records for name in record["alarms"]]
+        assert given.count("rank collapse") == 1
+    assert any("rank collapse: seeds 0-1" in line for line in summary_lines(folder.summary()))
+
+
+def test_what_is_switched_on_or_missing_is_not_suggested():
+    away = next(alarm for alarm in ALARMS if alarm.name == "values run away")
+    assert "--double" in away.line(0, 1, 3.0, DQNConfig())
+    assert "--double" not in away.line(0, 1, 3.0, DQNConfig(double=True))
+    pqn = away.line(0, 1_000, 3.0, PQNConfig())
+    assert pqn.startswith("alarm: seed 0 at lane step 1,000: values run away: value_share is 3;")
+    assert pqn.endswith("; try a smaller --lr")
+
+
+@pytest.mark.parametrize(
+    ("below", "values", "out"),
+    [
+        (False, (0.9, 1.0, 1.1, None), (False, True, True, False)),
+        (True, (0, 1, 2), (True, True, False)),
+    ],
+)
+def test_bounds(below, values, out):
+    alarm = Alarm("a", "m", "m", bound=1.0, patience=1, cause="", remedies=(), below=below)
+    assert tuple(alarm.out_of_bounds({"m": value}) for value in values) == out
+    assert not alarm.out_of_bounds({})
+
+
+def test_patience_starts_anew_when_the_measure_comes_back():
+    made = Health(DQNConfig(), lambda g: None, None, [7], lambda text: None)
+    away, late = {"churn": 0.95}, {"churn": 0.1}
+    given = [made._alarms(7, record, 0) for record in (away, late, away, {}, away, away, away)]
+    assert given == [[], [], [], [], [], ["churn"], []]
+
+
+def test_a_table_has_no_health(tmp_path):
+    config = make_config("q_learning", "FrozenLake-v1", steps=1_000, final_episodes=2)
+    folder = run(config, (0,), str(tmp_path))
+    assert not folder.seed(0).health.exists()
+    assert folder.summary()["alarms"] == {}
+    draw_health(folder)
+    assert not folder.health_picture.exists()
+
+
+def test_the_picture_has_a_panel_a_measure_and_marks_alarms(tmp_path):
+    record = {"env_steps": 10, "value": 1.0, "monte_carlo": 2.0, "churn": None, "dead_units": 0.9}
+    records = [{**record, "alarms": []}, {**record, "env_steps": 20, "alarms": ["dead units"]}]
+    figure = health_figure({3: records, 4: []}, "dqn on X")
+    titles = [axes.get_title("left") for axes in figure.axes if axes.axison]
+    assert titles == ["value and Monte Carlo return (red)", "dead units"]
+    assert "1 seed:" in figure.get_suptitle()
+    marks = figure.axes[1].lines[-1]
+    assert (marks.get_xdata().tolist(), marks.get_ydata().tolist()) == ([20], [0.9])
+    assert len(figure.axes[0].lines) == 2
+
+
+def test_a_run_under_way_draws_its_health(tmp_path):
+    config = make_config("pqn", "CartPole-v1", steps=8_192, eval_every=2_048, final_episodes=2)
+    folder = run(config, (0,), str(tmp_path))
+    assert [r["lane_steps"] for r in folder.seed(0).read_health().records] == [
+        2048,
+        4096,
+        6144,
+        8192,
+    ]
+    last = folder.seed(0).read_health().records[-1]
+    assert last["td_p5"] <= last["td_p50"] <= last["td_p95"]
+    assert "target_drift" not in last  # there is no target
+    draw_health(folder)
+    assert folder.health_picture.read_bytes().startswith(b"\x89PNG")
