@@ -232,16 +232,31 @@ class EnsembleActor:
         if "frames" in state:
             obs = push(state["frames"], obs, first)
             after["frames"] = obs[:, :, 1:]
-        with torch.inference_mode():
-            values = self.network(torch.from_numpy(obs)).numpy()  # [K, H, n, A]
+        values = self._each(obs)
         mask = facts.get("action_mask")
         if not explore:
-            return vote(values, mask), {**after, "head": state["head"]}, {}
+            return vote(values, mask), {**after, "head": state["head"]}, {"seen": obs}
         heads, lanes = self.network.heads, obs.shape[1]
         drawn = np.stack([g.integers(heads, size=lanes) for g in self.generators])
         after["head"] = np.where(first, drawn, state["head"])
         own = np.take_along_axis(values, after["head"][:, None, :, None], 1)[:, 0]
         return epsilon_greedy(own, self.epsilon, self.generators, mask), after, {}
+
+    def _each(self, obs: Array) -> Array:
+        """Action values [K, H, n, A] of every head."""
+        with torch.inference_mode():
+            values: Array = self.network(torch.from_numpy(obs)).numpy()
+        return values
+
+    def values(self, seen: Array) -> Array:
+        """Action values [K, n, A] of what the networks look at: the heads' means."""
+        mean: Array = self._each(seen).mean(1)
+        return mean
+
+    def activations(self, seen: Array) -> list[Array]:
+        """None: an ensemble's layers are many."""
+        del seen
+        return []
 
     def load_params(self, params: Params) -> None:
         """Copy the weights and take ε."""

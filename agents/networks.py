@@ -195,16 +195,19 @@ class QNetwork(nn.Module):
             return self._dueled(out, -2)
         return out if out.shape[-1] == self.num_actions else self._dueled(out, -1)
 
-    def activations(self, obs: Tensor) -> list[Tensor]:
+    def activations(self, obs: Tensor, features: Tensor | None = None) -> list[Tensor]:
         """What every ReLU gives for observations [K, B, ...], layer by layer: [K, B, units, ...].
 
-        Behind IQN's fractions a unit has a number for each of them: [K, B, units, Z].
+        Behind IQN's fractions a unit has a number for each of them: [K, B, units, Z]. ``features``
+        [K, B, width] are what `remember` makes of the observations, where there is a memory.
         """
         x, found = self._input(obs), []
         for layer in self.trunk:
             x = layer(x)
             if isinstance(layer, ReLU):
                 found.append(x)
+        if features is not None:
+            x = features
         if self.embedding is not None:
             taus = midpoints(self.outputs, x.device).expand(*x.shape[:2], -1)
             x = self._joined(x, taus)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from agents.contract import Params
+from agents.dqn import DQNConfig, make_actor
 from agents.networks import QNetwork
 from agents.q_actor import QActor
 from envs.contract import Spec
@@ -47,3 +49,26 @@ def test_what_is_published_is_copied():
     made.load_params(published)
     published.tensors["flat"].zero_()
     assert share_of(made, 1) == 1.0
+
+
+@pytest.mark.parametrize("memory", ["lstm", "attention"])
+@pytest.mark.parametrize("distributional", ["none", "iqn"])
+@pytest.mark.parametrize("spec", [SPEC, Spec((), np.int64, 5, 4)], ids=["box", "discrete"])
+def test_what_was_seen_has_the_same_values_again(spec, distributional, memory):
+    config = DQNConfig(
+        memory=memory, memory_size=8, context=3, hidden=(6,), distributional=distributional, atoms=4
+    )
+    made = make_actor(config, spec, [np.random.default_rng(0)])
+    flat = torch.randn(made.parameters.flat.shape, generator=torch.Generator().manual_seed(1))
+    made.load_params(Params(1, 0, {"flat": flat}, {"epsilon": 0.0}))
+    rng, state = np.random.default_rng(2), made.initial_state(3)
+    for t in range(5):
+        size = (1, 3, *spec.obs_shape)
+        obs = rng.integers(5, size=size) if spec.num_states else rng.normal(size=size)
+        obs, first = obs.astype(spec.obs_dtype), np.array([[t == 0, t == 2, t == 4]])
+        expected, _ = made._recall(obs, first, state, {})
+        actions, state, extras = made.act(obs, first, {}, state, False)
+        found = made.values(extras["seen"])
+        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(actions, found.argmax(-1))
+        assert [layer.shape[:3] for layer in made.activations(extras["seen"])] == [(1, 3, 6)]
