@@ -85,6 +85,7 @@ _CARTPOLE: Mapping[str, Settings] = {
     # a scaled return is at most 10 at the discount of 0.99
     **dict.fromkeys(("double_dqn", "dueling_dqn", "qrdqn", "iqn"), _DQN_CARTPOLE),
     "munchausen_dqn": _DQN_CARTPOLE,
+    "bootstrapped_dqn": {**_DQN_CARTPOLE, "epsilon_start": 0.0, "epsilon_end": 0.0},
     "c51": {**_DQN_CARTPOLE, "v_min": 0.0},
     "rainbow": {
         **{name: value for name, value in _DQN_CARTPOLE.items() if name != "epsilon_steps"},
@@ -102,6 +103,12 @@ _REPEAT_PREVIOUS: Settings = {
     **_MEMORY, "steps": 40_960, "gamma": 0.9, "epsilon_steps": 10_000, "reward_scale": 20.0,
 }  # fmt: skip
 _TMAZE: Settings = {**_MEMORY, "steps": 81_920, "gamma": 0.98, "epsilon_steps": 30_000}
+
+# Found on seeds 100 to 103, at size 20.
+_DEEP_SEA: Settings = {
+    "steps": 40_000, "lanes": 1, "learning_starts": 100, "target_period": 100, "hidden": (32,),
+    "replay_ratio": 0.25, "eval_every": 2_000, "eval_episodes": 1,
+}  # fmt: skip
 
 PRESETS: Mapping[tuple[str, str], Settings] = {
     ("pqn", "CartPole-v1"): {
@@ -212,9 +219,11 @@ PRESETS: Mapping[tuple[str, str], Settings] = {
         "epsilon_steps": 30_000,
         "reward_scale": 0.1,
     },
+    ("dqn", "DeepSea-v0"): _DEEP_SEA,
+    ("bootstrapped_dqn", "DeepSea-v0"): _DEEP_SEA,
     ("dqn", "popgym-RepeatPreviousEasy-v0"): {**_REPEAT_PREVIOUS, "double": True, "memory": "lstm"},
     ("dqn", "TMaze-v0"): {**_TMAZE, "double": True, "memory": "lstm"},
-    ("r2d2", "popgym-RepeatPreviousEasy-v0"): _REPEAT_PREVIOUS,
+    ("r2d2", "popgym-RepeatPreviousEasy-v0"): {**_REPEAT_PREVIOUS, "adam_eps": 1e-6},
     ("r2d2", "TMaze-v0"): _TMAZE,
     # whole episodes: no more than a start on longer ones
     ("monte_carlo", "FrozenLake-v1"): {**_TABLES["FrozenLake-v1"], "step": "lr"},

@@ -1,0 +1,26 @@
+"""DeepSea: the one way in 2^N that pays is found by exploring deeply, and not by dithering."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from runners.resolve import make_config
+from tests.learning.test_learning import results
+
+pytestmark = [pytest.mark.learn, pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def found(agent, out, **changes):
+    """Whether each seed's best weights find the treasure, which is worth 0.99."""
+    config = make_config(agent, "DeepSea-v0", env_options={"size": 20}, **changes)
+    return [np.mean(r["best_returns"]) > 0.9 for r in results(config, (0, 1), out)]
+
+
+def test_an_ensemble_finds_the_treasure(tmp_path):
+    assert found("bootstrapped_dqn", tmp_path) == [True, True]
+
+
+def test_epsilon_greedy_does_not(tmp_path):
+    """2,000 episodes, each the right one by chance with a probability of 2^-20."""
+    assert found("dqn", tmp_path) == [False, False]
