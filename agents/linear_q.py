@@ -22,7 +22,7 @@ from agents.contract import Array, Params, Rollout, State
 from agents.exploration import greedy, linear
 from agents.hyper import BadValue, at_least, check, positive, unit
 from agents.replay.view import reward_and_discount
-from agents.tabular import choose_legal, some_legal
+from agents.tabular import by_seed, choose_legal, read_sums, some_legal
 from agents.tabular_kernels import count
 from agents.tiles import Tiling, active_tiles, make_tiling
 from envs.contract import Spec
@@ -234,7 +234,7 @@ class LinearQLearner:
         actions = self.weights.shape[1]
         mask = rollout.facts.get("action_mask", np.ones((*rollout.first.shape, actions), np.bool_))
         columns = [
-            self._by_seed(column)
+            by_seed(column, len(self.weights))
             for column in (
                 rollout.obs.astype(np.float64), rollout.first, rollout.action, reward, discount,
                 some_legal(mask),
@@ -248,11 +248,6 @@ class LinearQLearner:
         self.lane_steps += rollout.rows * self.lanes
         self.updates += rollout.rows
         self.version += 1
-
-    def _by_seed(self, column: Array) -> Array:
-        """[T, K n, ...] to [K, T, n, ...]."""
-        shape = (column.shape[0], len(self.weights), self.lanes, *column.shape[2:])
-        return np.ascontiguousarray(column.reshape(shape).swapaxes(0, 1))
 
     def updates_due(self) -> int:
         """None: `observe` has learned."""
@@ -270,13 +265,7 @@ class LinearQLearner:
 
     def metrics(self) -> dict[str, Array]:
         """Means [K] over the rows learned since this was last asked for; the last ones without any."""
-        rows = self.sums[:, :1]
-        np.divide(self.sums[:, 1:], rows, out=self.means, where=rows > 0)
-        self.sums[:] = 0.0
-        td_error, q_mean, target_mean = self.means.T.copy()
-        return {
-            "loss": td_error, "td_error": td_error, "q_mean": q_mean, "target_mean": target_mean
-        }  # fmt: skip
+        return read_sums(self.sums, self.means)
 
     def state_dict(self) -> State:
         return {

@@ -180,6 +180,28 @@ def some_legal(mask: Array) -> Array:
     return legal | ~legal.any(-1, keepdims=True)
 
 
+def by_seed(column: Array, seeds: int) -> Array:
+    """A rollout's column [T, K n, ...] as [K, T, n, ...]."""
+    shape = (column.shape[0], seeds, -1, *column.shape[2:])
+    return np.ascontiguousarray(column.reshape(shape).swapaxes(0, 1))
+
+
+def read_sums(sums: Array, means: Array) -> dict[str, Array]:
+    """The metrics [K] of what `tabular_kernels.count` has gathered, which begins anew.
+
+    Args:
+        sums: [K, 4], over the rows learned since this was last asked for; set to 0.
+        means: [K, 3], the last ones, which stay where no row was learned.
+    """
+    count = sums[:, :1]
+    np.divide(sums[:, 1:], count, out=means, where=count > 0)
+    sums[:] = 0.0
+    td_error, q_mean, target_mean = means.T.copy()
+    return {
+        "loss": td_error, "td_error": td_error, "q_mean": q_mean, "target_mean": target_mean
+    }  # fmt: skip
+
+
 class TabularLearner:
     """The tables of K seeds; learns as it observes, so there is never an update due.
 
@@ -224,7 +246,7 @@ class TabularLearner:
 
     def _forbid(self, obs: Array, masks: Array) -> None:
         """Write what is legal in the states [T+1, K n] into the tables."""
-        states, legal = self._by_seed(obs), self._by_seed(some_legal(masks))
+        states, legal = (by_seed(column, len(self.q)) for column in (obs, some_legal(masks)))
         for k, q in enumerate(self.q):
             for allowed in (False, True):
                 *row, action = np.nonzero(legal[k] == allowed)
@@ -236,7 +258,7 @@ class TabularLearner:
     def _learn(self, rollout: Rollout) -> None:
         lr = linear(self.lane_steps, *self.config.schedule()[:3])
         columns = [
-            self._by_seed(column)
+            by_seed(column, len(self.q))
             for column in (
                 rollout.obs, rollout.first, rollout.action, rollout.reward, rollout.terminated
             )
@@ -252,11 +274,6 @@ class TabularLearner:
     def remembered(self, k: int) -> Any:
         """What the rule remembers of seed k, as its kernel takes it: views."""
         return self.config.memory(**{name: array[k] for name, array in self.memory.items()})
-
-    def _by_seed(self, column: Array) -> Array:
-        """[T, K n, ...] to [K, T, n, ...]."""
-        shape = (column.shape[0], len(self.q), self.lanes, *column.shape[2:])
-        return np.ascontiguousarray(column.reshape(shape).swapaxes(0, 1))
 
     def coins(self, k: int, rows: int) -> Array:
         """[T, n c] uniform numbers of seed k, c a lane: as many as the rule takes at a row."""
@@ -287,13 +304,7 @@ class TabularLearner:
 
     def metrics(self) -> dict[str, Array]:
         """Means [K] over the rows learned since this was last asked for; the last ones without any."""
-        count = self.sums[:, :1]
-        np.divide(self.sums[:, 1:], count, out=self.means, where=count > 0)
-        self.sums[:] = 0.0
-        td_error, q_mean, target_mean = self.means.T.copy()
-        return {
-            "loss": td_error, "td_error": td_error, "q_mean": q_mean, "target_mean": target_mean
-        }  # fmt: skip
+        return read_sums(self.sums, self.means)
 
     def state_dict(self) -> State:
         return {

@@ -26,7 +26,7 @@ from agents import planning
 from agents.contract import Array, Params, Rollout, State
 from agents.exploration import greedy
 from agents.hyper import at_least, check, positive
-from agents.tabular import choose_legal, some_legal
+from agents.tabular import by_seed, choose_legal, read_sums, some_legal
 from agents.tabular_kernels import count
 from envs.contract import FiniteMDP, Spec
 from envs.kernel import inlined, kernel
@@ -176,7 +176,7 @@ class UCBHoeffdingLearner:
         """Learn the rows."""
         all_legal = np.ones((*rollout.first.shape, self.q.shape[3]), np.bool_)
         columns = [
-            self._by_seed(column)
+            by_seed(column, len(self.q))
             for column in (
                 rollout.obs, rollout.first, rollout.action, rollout.reward, rollout.terminated,
                 some_legal(rollout.facts.get("action_mask", all_legal)),
@@ -192,11 +192,6 @@ class UCBHoeffdingLearner:
         self.updates += rollout.rows
         self.version += 1
 
-    def _by_seed(self, column: Array) -> Array:
-        """[T, K n, ...] to [K, T, n, ...]."""
-        shape = (column.shape[0], len(self.q), self.lanes, *column.shape[2:])
-        return np.ascontiguousarray(column.reshape(shape).swapaxes(0, 1))
-
     def updates_due(self) -> int:
         """None: `observe` has learned."""
         return 0
@@ -211,13 +206,8 @@ class UCBHoeffdingLearner:
 
     def metrics(self) -> dict[str, Array]:
         """Means [K] over the rows learned since this was last asked for; the last ones without any."""
-        rows = self.sums[:, :1]
-        np.divide(self.sums[:, 1:], rows, out=self.means, where=rows > 0)
-        self.sums[:] = 0.0
-        td_error, q_mean, target_mean = self.means.T / self.config.reward_scale
-        return {
-            "loss": td_error, "td_error": td_error, "q_mean": q_mean, "target_mean": target_mean
-        }  # fmt: skip
+        scaled = read_sums(self.sums, self.means)
+        return {name: value / self.config.reward_scale for name, value in scaled.items()}
 
     def state_dict(self) -> State:
         return {
