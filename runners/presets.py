@@ -225,6 +225,8 @@ PRESETS: Mapping[tuple[str, str], Settings] = {
     ("dqn", "TMaze-v0"): {**_TMAZE, "double": True, "memory": "lstm"},
     ("r2d2", "popgym-RepeatPreviousEasy-v0"): {**_REPEAT_PREVIOUS, "adam_eps": 1e-6},
     ("r2d2", "TMaze-v0"): _TMAZE,
+    # rewards are at most 10,000
+    ("ucb_hoeffding", "RiverSwim-v0"): {"steps": 84_000, "reward_scale": 1e-4, "bonus": 1e-3},
     # whole episodes: no more than a start on longer ones
     ("monte_carlo", "FrozenLake-v1"): {**_TABLES["FrozenLake-v1"], "step": "lr"},
     # V_max is the largest return; what is deterministic is known at once
