@@ -19,6 +19,7 @@ from runners.health_picture import draw_health, health_figure
 from runners.recorder import LANES, Episode, Recorder
 from runners.report import summary_lines
 from runners.resolve import make_config
+from runners.state_tree import join, split
 from runners.train import run
 
 PARAMS = Params(0, 0, {"flat": torch.zeros(1, 1)}, {})
@@ -294,6 +295,19 @@ def test_patience_starts_anew_when_the_measure_comes_back():
     away, late = {"churn": 0.95}, {"churn": 0.1}
     given = [made._alarms(7, record, 0) for record in (away, late, away, {}, away, away, away)]
     assert given == [[], [], [], [], [], ["churn"], []]
+
+
+def test_a_saved_state_brings_back_all_that_decides_later_records():
+    made, again = (Health(DQNConfig(), lambda g: None, None, [7], lambda text: None) for _ in "ab")
+    made.seeds[7].largest, made.seeds[7].states = 3.0, {"greedy": np.array([1, 0])}
+    for _ in range(3):
+        made._alarms(7, {"churn": 0.95, "dead_units": 0.9}, 0)
+    again.load_state_dict(join(*split(made.state_dict())))
+    assert again._alarms(7, {"churn": 0.95}, 0) == []  # given before
+    assert vars(again.seeds[7]).keys() == vars(made.seeds[7]).keys()
+    assert again.seeds[7].largest == 3.0
+    assert again.seeds[7].states["greedy"].tolist() == [1, 0]
+    assert made.seeds[7].given == again.seeds[7].given == ["churn", "dead units"]
 
 
 def test_a_table_has_no_health(tmp_path):
