@@ -61,8 +61,10 @@ def health_figure(records: Mapping[int, Sequence[Record]], title: str) -> Figure
         _draw(axes, panel, lines)
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
+    alarmed = any(record["alarms"] for seed in lines for record in seed)
     figure.suptitle(
-        f"{title}, {len(lines)} seed{'s' * (len(lines) != 1)}: value health over environment steps",
+        f"{title}, {len(lines)} seed{'s' * (len(lines) != 1)}: value health over environment steps"
+        + "; × an alarm" * alarmed,
         x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK,
     )  # fmt: skip
     figure.subplots_adjust(

@@ -1,4 +1,4 @@
-"""TensorBoard's view of a run: event files made from metrics.jsonl and evals.jsonl.
+"""TensorBoard's view of a run: event files made from metrics.jsonl, evals.jsonl and health.jsonl.
 
 A derived view, so it is written anew as a whole each time: a resumed run doubles no point, and the
 same records give the same bytes. Only the small ``tensorboard`` package is needed, not TensorFlow.
@@ -36,8 +36,8 @@ def require() -> None:
 def write_events(run: RunFolder) -> None:
     """Write ``tensorboard/seed-<s>/`` of every seed; ``tensorboard --logdir runs`` shows them.
 
-    The scalars of metrics.jsonl are ``train/<name>``, those of evals.jsonl ``eval/<name>``, with
-    environment steps on the axis.
+    The scalars of metrics.jsonl are ``train/<name>``, those of evals.jsonl ``eval/<name>``, of
+    health.jsonl ``health/<name>``, with environment steps on the axis.
 
     Raises:
         BadInput: the package is missing.
@@ -82,6 +82,8 @@ def _points(seed: SeedFolder) -> Iterator[tuple[Mapping[str, Any], dict[str, flo
         if record.get("confirmation"):
             scalars["eval/confirmation"] = stats.mean(record["confirmation"])
         yield record, scalars
+    for record in seed.read_health().records:
+        yield record, dict(_scalars("health", record.items()))
 
 
 def _scalars(prefix: str, items: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, float]]:

@@ -326,6 +326,7 @@ def test_the_picture_has_a_panel_a_measure_and_marks_alarms(tmp_path):
     titles = [axes.get_title("left") for axes in figure.axes if axes.axison]
     assert titles == ["value and Monte Carlo return (red)", "dead units"]
     assert "1 seed:" in figure.get_suptitle()
+    assert figure.get_suptitle().endswith("× an alarm")
     marks = figure.axes[1].lines[-1]
     assert (marks.get_xdata().tolist(), marks.get_ydata().tolist()) == ([20], [0.9])
     assert len(figure.axes[0].lines) == 2

@@ -46,6 +46,15 @@ def test_a_confirmation_is_shown_by_its_mean(run):
     assert scalars(run, 0)["eval/confirmation"][-1] == (1, 2.5)
 
 
+def test_health_is_shown_where_it_is_known(run):
+    position = {"lane_steps": 9, "env_steps": 7, "seconds": 1.0, "alarms": ["churn"]}
+    run.seed(0).add_health({**position, "churn": None, "dead_units": 0.25})
+    write_events(run)
+    found = scalars(run, 0)
+    assert found["health/dead_units"] == [(7, 0.25)]
+    assert [tag for tag in found if tag.startswith("health/")] == ["health/dead_units"]
+
+
 def test_writing_again_doubles_nothing(run):
     write_events(run)
     path = run.path / "tensorboard" / "seed-0"
