@@ -75,6 +75,15 @@ def test_only_the_first_lanes_are_kept_and_they_end_the_recording():
     assert len(made.reward) == 2
 
 
+@pytest.mark.parametrize("counts", [False, True])
+def test_a_lost_life_ends_what_is_expected_where_the_learner_says_so(counts):
+    made = Recorder(end_on_life_loss=counts)
+    for lost in (False, True, False):
+        made.before({"seen": np.zeros((1, 1))}, {}, 0, np.ones(1, bool))
+        made.after(np.ones(1), np.zeros(1, bool), {"life_loss": np.array([lost])})
+    assert made.episodes()[0].ended.tolist() == [False, counts, False]
+
+
 # Measures at the states of an evaluation.
 
 
@@ -150,6 +159,12 @@ def test_rewards_are_as_the_learner_sees_them_in_raw_units():
     assert found["monte_carlo"] == pytest.approx((20.5 + 1) / 2)
     assert found["overestimation"] == pytest.approx(25 - 10.75)
     assert found["value_share"] == pytest.approx(40 / (20 / 0.5))
+
+
+def test_illegal_actions_have_no_value():
+    one = episode([1], ended=True)._replace(legal=np.array([[True, False, True]]))
+    found = measure([[1, 9, 3]], [one])
+    assert (found["value"], found["overestimation"], found["action_gap"]) == (3, 2, 2)
 
 
 def test_without_discount_values_have_no_bound():
