@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from agents.contract import Array, Batch, LossOut, Network, Noise, Params, State, group_generators
 from agents.exploration import epsilon_greedy, greedy
-from agents.hyper import at_least, positive, unit
+from agents.hyper import BadValue, at_least, check, positive, unit
 from agents.learner import GradientLearner
 from agents.networks import FlatParameters, QNetwork, initialise
 from agents.replay.ring import RingReplay
@@ -81,6 +81,13 @@ class BootstrappedDQNConfig:
     """newest observations that the networks look at"""
     end_on_life_loss: bool = False
     """a lost life ends the episode for the learner"""
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.replay_size < self.batch_size:
+            raise BadValue(
+                f"replay_size: got {self.replay_size}, takes at least batch_size = {self.batch_size}"
+            )
 
     def loss(self, online: Network, target: Network, batch: Batch, noise: Noise) -> LossOut:
         """The mean over heads of DQN's loss, each head with its own target, where its mask is 1.

@@ -9,9 +9,9 @@ Deviations: Adam for RAdam; truncation bootstraps from the true final observatio
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -30,7 +30,8 @@ from agents.contract import (
 )
 from agents.device import read_if_free
 from agents.exploration import linear
-from agents.hyper import at_least, check, positive, unit
+from agents.hyper import BadValue, at_least, check, positive, unit
+from agents.layers import NO_NOISE
 from agents.learner import keep_seeds, read_metrics, share, td_quantiles
 from agents.networks import FlatParameters, QNetwork, initialise
 from agents.optimizer import FlatAdam
@@ -38,6 +39,7 @@ from agents.q_actor import QActor
 from agents.replay.stack import stacks
 from agents.replay.view import reward_and_discount, terminations
 from agents.rules import multistep, td
+from agents.sequences import joined_blocks, pack, unrolled
 from envs.contract import Spec
 
 GROUP = 10  # seeds trained together
@@ -82,11 +84,19 @@ class PQNConfig:
     """bound on scaled rewards' magnitude; 0 for none"""
     frame_stack: Annotated[int, at_least(1)] = 1
     """newest observations that the network looks at"""
+    memory: Literal["none", "lstm"] = "none"
+    """what of the episode's past the network goes by, behind the hidden layers"""
+    memory_size: Annotated[int, at_least(1)] = 64
+    """numbers in it"""
     end_on_life_loss: bool = False
     """a lost life ends the episode for the learner"""
 
     def __post_init__(self) -> None:
         check(self)
+        if self.memory != "none" and self.frame_stack > 1:
+            raise BadValue(
+                f"frame_stack: got {self.frame_stack}, takes 1 with a memory, which has the past already"
+            )
 
     def loss(self, online: Network, target: Network, batch: Batch, noise: Noise) -> LossOut:
         """½(G - Q(s, a))² against the λ-returns in ``batch.extras`` (Algorithm 1, line 13)."""
@@ -116,6 +126,9 @@ class PQNLearner:
         self._pending: list[Array] = []  # minibatches still to be fitted, each [K, B] row numbers
         self._metrics: dict[str, torch.Tensor] = {}
         self._weight = torch.ones(len(self.generators), 1)  # of the rows behind the metrics
+        self._memory: dict[
+            str, torch.Tensor
+        ] = {}  # before the rollout's first row, [K, n, ...] each
         self._frames = self._no_frames()  # of the rows before the next rollout's, and their `first`
 
     def _adopt(self, network: QNetwork) -> None:
@@ -146,8 +159,11 @@ class PQNLearner:
         obs = self._seed_major(self._stacked(rollout))
         legal = rollout.facts.get("action_mask")
         mask = None if legal is None else self._seed_major(legal != 0).flatten(1, 2)
+        first = self._seed_major(rollout.first)
+        joined = joined_blocks(rollout.actor_state)
+        self._memory = {name: torch.from_numpy(m).to(self.device) for name, m in joined.items()}
         with torch.no_grad():
-            q = td.legal(self.network(obs.flatten(1, 2)), mask)
+            q = td.legal(self._values(obs, first), mask)
             v = q.amax(-1).view(seeds, rows + 1, self.lanes)
         returns = self._returns(rollout, v.transpose(0, 1))
         self._rows = {
@@ -156,7 +172,17 @@ class PQNLearner:
             "returns": returns.transpose(0, 1).flatten(1, 2),
             "weight": self._seed_major(rollout.valid).to(torch.float32).flatten(1, 2),
         }
-        self._pending = self._minibatches(rows * self.lanes)
+        if self.network.memory is not None:
+            self._rows["first"] = first[:, :-1].flatten(1, 2)
+        self._pending = self._minibatches(rows)
+
+    def _values(self, obs: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
+        """Action values [K, (T+1) n, A] of a whole rollout [K, T+1, n, ...]."""
+        if self.network.memory is None:
+            features = self.network.encode(obs.flatten(1, 2))
+        else:
+            features, _ = self.network.remember(obs, first, self._memory)
+        return self.network.decode(features)
 
     def _stacked(self, rollout: Rollout) -> Array:
         """The observations [T+1, K n, ...], each with the frames before it where there is a stack."""
@@ -191,15 +217,21 @@ class PQNLearner:
         )
         return multistep.lambda_returns(r_t, discount_t, v[1:], lambda_t)
 
-    def _minibatches(self, rows: int) -> list[Array]:
-        """Shuffled row numbers, each epoch cut into whole minibatches; a remainder is left out."""
-        size = min(self.config.minibatch_size, rows)
-        offset = (np.arange(len(self.generators)) * rows)[:, None]
+    def _minibatches(self, time: int) -> list[Array]:
+        """Shuffled numbers t n + lane, each epoch cut into whole minibatches; a remainder is left out.
+
+        With a memory lanes are shuffled, and a minibatch is all rows of some, in order.
+        """
+        rows = time * self.lanes
+        units, each = (rows, 1) if self.network.memory is None else (self.lanes, time)
+        size = max(1, min(self.config.minibatch_size // each, units))
+        within = np.arange(each)[:, None] * self.lanes  # 0 where a unit is a row
         minibatches = []
         for _ in range(self.config.epochs):
-            order = np.stack([generator.permutation(rows) for generator in self.generators])
-            order += offset
-            minibatches += [order[:, i : i + size] for i in range(0, rows - size + 1, size)]
+            order = np.stack([generator.permutation(units) for generator in self.generators])
+            for i in range(0, units - size + 1, size):
+                part = order[:, None, i : i + size] + within
+                minibatches.append(part.reshape(len(order), -1))
         return minibatches
 
     def updates_due(self) -> int:
@@ -219,21 +251,35 @@ class PQNLearner:
             raise NonFiniteLoss(self.updates, batch)
 
     def _gather(self, rows: Array) -> Batch:
-        index = torch.from_numpy(rows.reshape(-1)).to(self.device, non_blocking=True)
-        taken = {
-            name: column.flatten(0, 1)[index].view(*rows.shape, *column.shape[2:])
-            for name, column in self._rows.items()
-        }
-        unused = taken["returns"]  # the returns hold reward, discount and successor already
+        taken = self._take(self._rows, rows)
+        obs, unused = taken["obs"], taken["returns"]  # the returns hold all else already
+        extras = {"returns": taken["returns"]}
+        if self.network.memory is not None:
+            lanes = rows[:, rows[0] < self.lanes]  # of row 0
+            shape = (len(rows), -1, lanes.shape[1])
+            sequence = obs.view(*shape, *obs.shape[2:])
+            first = taken["first"].view(shape)
+            extras |= pack(sequence, first, self._take(self._memory, lanes))
+            obs = torch.arange(rows.shape[1], device=self.device).expand(len(rows), -1)
         return Batch(
-            taken["obs"], taken["action"], unused, unused, taken["obs"],
-            weight=taken["weight"], extras={"returns": taken["returns"]},
-        )  # fmt: skip
+            obs, taken["action"], unused, unused, obs, weight=taken["weight"], extras=extras
+        )
+
+    def _take(self, columns: Mapping[str, torch.Tensor], index: Array) -> dict[str, torch.Tensor]:
+        """Of columns [K, R, ...] what stands at [K, B] of the second axis."""
+        length = next(iter(columns.values())).shape[1]
+        flat = (index + np.arange(len(index))[:, None] * length).reshape(-1)
+        at = torch.from_numpy(flat).to(self.device, non_blocking=True)
+        return {
+            name: column.flatten(0, 1)[at].view(*index.shape, *column.shape[2:])
+            for name, column in columns.items()
+        }
 
     def step(self, batch: Batch, noise: Noise) -> torch.Tensor:
         """The part that runs on the device only. Ignored rows have weight 0. Returns the seeds' mean losses, summed."""
-        out = self.config.loss(self.network, self.network, batch, noise)
-        c = self.config
+        c, online = self.config, self.network
+        prediction = online if online.memory is None else unrolled(online, batch, 0, NO_NOISE)
+        out = c.loss(prediction, online, batch, noise)
         lr = linear(self.lane_steps, c.lr, c.lr_end, c.lr_steps)
         total = self.optimizer.step(out.loss, share(batch), lr)
         self._metrics = {"loss": out.loss.detach(), **out.metrics}
@@ -302,7 +348,7 @@ def make_network(config: PQNConfig, spec: Spec, seeds: int, device: torch.device
     """The network of K seeds, not yet initialised."""
     return QNetwork(
         spec, seeds, config.hidden, layer_norm=config.layer_norm, dueling=False, device=device,
-        frame_stack=config.frame_stack,
+        frame_stack=config.frame_stack, memory=config.memory, memory_size=config.memory_size,
     )  # fmt: skip
 
 

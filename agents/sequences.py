@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from agents.contract import Batch, Loss, LossOut, Network, Noise
+from agents.contract import Array, Batch, Loss, LossOut, Network, Noise, State
 from agents.layers import NO_NOISE
 from agents.networks import QNetwork
 
@@ -26,12 +27,19 @@ def pack(obs: Tensor, first: Tensor, memory: Mapping[str, Tensor]) -> dict[str, 
     """The extras of a batch of sequences.
 
     Args:
-        obs: [K, burn_in + L + 1, B, ...].
-        first: [K, burn_in + L + 1, B] bool.
+        obs: [K, T, B, ...].
+        first: [K, T, B] bool.
         memory: [K, B, ...] each, before the first row; {}: nothing is remembered then.
     """
     named = {_STATE + name: value for name, value in memory.items()}
     return {"sequence": obs, "sequence_first": first, **named}
+
+
+def joined_blocks(actor_state: State) -> dict[str, Array]:
+    """What an actor of several blocks remembered, side by side: [K, n, ...] each."""
+    blocks = [actor_state[str(b)] for b in range(len(actor_state))]
+    names = blocks[0] if blocks else ()
+    return {name: np.concatenate([block[name] for block in blocks], 1) for name in names}
 
 
 def unrolled(network: QNetwork, batch: Batch, burn_in: int, noise: Mapping[str, Tensor]) -> Network:

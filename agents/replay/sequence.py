@@ -16,7 +16,7 @@ import torch
 from agents.contract import Array, Batch, Rollout, State
 from agents.replay.rows import MakePriorities, Rows
 from agents.replay.window import window
-from agents.sequences import pack
+from agents.sequences import joined_blocks, pack
 from envs.contract import Spec
 from envs.kernel import kernel
 
@@ -93,16 +93,10 @@ class SequenceReplay(Rows):
         del self.starts[:gone], self.memories[:gone]
         if begins >= self.tail:
             self.starts.append(begins)
-            self.memories.append(self._joined(rollout.actor_state))
+            self.memories.append(joined_blocks(rollout.actor_state))
         before = self._whole
         self._whole = sum(start + self.span <= self.head for start in self.starts)
         self._give(self.starts[before : self._whole], fresh=True)
-
-    def _joined(self, actor_state: State) -> dict[str, Array]:
-        """The memories of a seed's blocks side by side."""
-        blocks = [actor_state[str(b)] for b in range(len(actor_state))]
-        names = blocks[0] if blocks else ()
-        return {name: np.concatenate([block[name] for block in blocks], 1) for name in names}
 
     def _give(self, starts: Sequence[int], fresh: bool) -> None:
         """The sequences that begin there have their first priority, or are gone."""

@@ -40,7 +40,7 @@ SWITCHES = {
         {"memory": "attention", "burn_in": 0, "sequence_length": 8, "batch_size": 4,
          "distributional": "iqn", "atoms": 4, "noisy": True},
     ],
-    "pqn": [{}, {"layer_norm": False}],
+    "pqn": [{}, {"layer_norm": False}, {"memory": "lstm"}],
 }  # fmt: skip
 
 
@@ -80,14 +80,14 @@ def meta_batch(spec):
 
 def meta_sequences(learner, spec):
     """Like a `SequenceReplay`'s, of its learner's burn-in and length."""
-    config, lanes = learner.hyper, 4
-    rows = config.sequence_length + 1
+    config, lanes = getattr(learner, "hyper", learner), 4
+    burn_in, rows = getattr(config, "burn_in", 0), getattr(config, "sequence_length", 7) + 1
     shape = (SEEDS, rows * lanes)
 
     def zeros(*shape, dtype=torch.float32):
         return torch.zeros(shape, dtype=dtype, device=META)
 
-    obs = zeros(SEEDS, config.burn_in + rows, lanes, *spec.obs_shape)
+    obs = zeros(SEEDS, burn_in + rows, lanes, *spec.obs_shape)
     first = zeros(*obs.shape[:3], dtype=torch.bool)
     memory = learner.online.network.memory
     remembered = memory.initial_state(lanes) if memory.stored else {}
@@ -97,6 +97,7 @@ def meta_sequences(learner, spec):
         extras={
             **pack(obs.to(torch.int64) if spec.num_states else obs, first, remembered),
             "counts": zeros(*shape),
+            "returns": zeros(*shape),
         },
     )  # fmt: skip
 

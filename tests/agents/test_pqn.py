@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import torch
 
 from agents import pqn
 from agents.contract import NonFiniteLoss, Rollout
-from envs.contract import Spec
+from agents.hyper import BadValue
+from agents.sequences import joined_blocks, unrolled
+from envs.contract import Spec, spec_of
+from runners.worker import Plan, RolloutWorker
+from tests.scripted import ScriptedEnv
 
 SPEC = Spec((2,), np.float32, 0, 2)
 
@@ -119,14 +125,14 @@ def test_the_returns_stay_those_of_the_parameters_that_acted():
 
 
 def test_every_row_is_fitted_once_an_epoch():
-    made = learner(seeds=2, lanes=3, minibatch_size=5, epochs=2)
-    minibatches = made._minibatches(20)
+    made = learner(seeds=2, lanes=4, minibatch_size=5, epochs=2)
+    minibatches = made._minibatches(5)
     assert len(minibatches) == 8
     for k in range(2):
         for epoch in (minibatches[:4], minibatches[4:]):
             rows = np.concatenate([rows[k] for rows in epoch])
-            assert sorted(rows) == list(range(20 * k, 20 * (k + 1)))
-    assert (minibatches[0][0] != minibatches[0][1] - 20).any()  # each seed has its own order
+            assert sorted(rows) == list(range(20))
+    assert (minibatches[0][0] != minibatches[0][1]).any()  # each seed has its own order
 
 
 def test_updates_are_due_after_a_rollout_only():
@@ -168,3 +174,85 @@ def test_a_loss_that_is_not_finite_is_reported():
     made.observe(rollout(OBS, [0, 1, 1, 0], [1, 2, np.inf, 4]))
     with pytest.raises(NonFiniteLoss, match="update 1"):
         made.update()
+
+
+# With a memory: lanes as they went, from what the actor remembered.
+
+
+def recurrent(lanes=6, rows=5, blocks=2, minibatch=10):
+    """A learner that has observed a rollout of a recurrent actor, the rollout, and the actor's values."""
+    spec = spec_of(ScriptedEnv(1, 0, 1, 0.0))
+    config = pqn.PQNConfig(memory="lstm", memory_size=4, hidden=(5,), minibatch_size=minibatch)
+    seeds = [0, 1]
+    made = pqn.make_learner(
+        config, spec, lanes, [np.random.SeedSequence([k]) for k in seeds],
+        [np.random.default_rng(k) for k in seeds], torch.device("cpu"),
+    )  # fmt: skip
+    worker = RolloutWorker(
+        "scripted", spec, seeds, blocks,
+        lambda seed, block: ScriptedEnv(lanes // blocks, seed + 7 * block, 4, 0.1, 1_000 * block),
+        functools.partial(pqn.make_actor, config, spec), max_rows=8, reward_dtype=np.float32,
+    )  # fmt: skip
+    worker.load_params(made.params())
+    worker.collect(Plan(7, None), 0)  # so that something is remembered before row 0
+    seen = []
+    for actor in worker.actors:
+        recall = actor._recall
+
+        def spy(*args, recall=recall):
+            found = recall(*args)
+            seen.append(found[0].copy())
+            return found
+
+        actor._recall = spy
+    rollout = worker.collect(Plan(rows, None), 0)
+    made.observe(rollout)
+    values = np.stack(seen).reshape(rows, blocks, 2, lanes // blocks, -1)
+    return made, rollout, values.transpose(2, 0, 1, 3, 4).reshape(2, rows, lanes, -1)
+
+
+def test_a_minibatch_is_whole_lanes_as_the_actor_saw_them():
+    made, rollout, values = recurrent()
+    lanes, rows = 6, 5
+    assert made.updates_due() == 4 * 3  # epochs of 6 lanes, two a minibatch of ten rows
+    numbers = made._pending[0]
+    batch = made._gather(numbers)
+    memory = joined_blocks(rollout.actor_state)
+    assert np.abs(memory["h"]).max() > 0
+    out = unrolled(made.network, batch, 0, {})(batch.obs).detach().numpy()
+    for k in range(2):
+        for b in range(2):
+            lane = numbers[k, b]
+            assert numbers[k].reshape(rows, 2)[:, b].tolist() == [
+                t * lanes + lane for t in range(rows)
+            ]
+            column = k * lanes + lane
+            obs = rollout.obs[:-1, column]
+            assert (batch.extras["sequence"][k, :, b].numpy() == obs).all()
+            assert (
+                batch.extras["sequence_first"][k, :, b].numpy() == rollout.first[:-1, column]
+            ).all()
+            for name, value in memory.items():
+                assert (batch.extras["state." + name][k, b].numpy() == value[k, lane]).all()
+            np.testing.assert_allclose(
+                out[k].reshape(rows, 2, -1)[:, b], values[k, :, lane], atol=1e-5
+            )
+            taken = batch.action[k].view(rows, 2)[:, b].numpy()
+            assert (taken == rollout.action[:, column]).all()
+
+
+def test_every_lane_is_fitted_once_an_epoch():
+    made, _, _ = recurrent()
+    for epoch in range(4):
+        part = np.concatenate(made._pending[3 * epoch : 3 * epoch + 3], 1)
+        assert (np.sort(part, 1) == np.arange(30)).all()
+
+
+def test_a_rollout_longer_than_a_minibatch_is_fitted_lane_by_lane():
+    made, _, _ = recurrent(minibatch=3)
+    assert [part.shape for part in made._pending] == [(2, 5)] * 24
+
+
+def test_a_memory_has_no_stack():
+    with pytest.raises(BadValue, match="frame_stack: got 4, takes 1 with a memory"):
+        pqn.PQNConfig(memory="lstm", frame_stack=4)

@@ -16,11 +16,18 @@ def means(config, out):
     return [np.mean(r["final_returns"]) for r in results(config, (0, 1), out)]
 
 
-@pytest.mark.parametrize("memory", ["lstm", "attention"])
-def test_a_memory_repeats_what_was_seen_three_cards_ago(memory, tmp_path):
+@pytest.mark.parametrize(
+    ("agent", "settings"),
+    [
+        ("dqn", {"memory": "lstm", "steps": 20_480}),
+        ("dqn", {"memory": "attention", "steps": 20_480}),
+        ("pqn", {"steps": 51_200}),
+    ],
+    ids=["dqn-lstm", "dqn-attention", "pqn-lstm"],
+)
+def test_a_memory_repeats_what_was_seen_some_cards_ago(agent, settings, tmp_path):
     """Every answer is worth 1/n of ±1; by chance one of four is right: ¼ - ¾ = -½. The best is 1."""
-    config = make_config("dqn", REPEAT_PREVIOUS, steps=20_480, memory=memory)
-    assert min(means(config, tmp_path)) > 0.9
+    assert min(means(make_config(agent, REPEAT_PREVIOUS, **settings), tmp_path)) > 0.9
 
 
 def test_without_a_memory_it_is_chance(tmp_path):

@@ -85,6 +85,9 @@ CASES = {
         "env_options": {"max_episode_steps": 30}, "eval_every": 500,
     }),
     "pqn": ("pqn", "CartPole-v1", PQN),
+    "pqn, lstm, two blocks": ("pqn", "CartPole-v1", {
+        **PQN, "memory": "lstm", "memory_size": 8, "block_size": 8,
+    }),
     "ucb_hoeffding": ("ucb_hoeffding", "FrozenLake-v1", {
         "steps": 1_000, "eval_episodes": 2, "lanes": 2, "eval_every": 300, "checkpoint_every": 250,
     }),
