@@ -214,10 +214,15 @@ def share(batch: Batch) -> torch.Tensor:
 
 
 def read_metrics(metrics: dict[str, torch.Tensor], reward_scale: float) -> dict[str, Array]:
-    """Means [K] of per-sample metrics [K, B]; all but the loss in raw reward units."""
+    """Means [K] of per-sample metrics [K, B], of rows that are not NaN, 0 without any; all but the loss in raw reward units."""
     units = {name: 1.0 if name == "loss" else reward_scale for name in metrics}
     return {
-        name: value.mean(-1).cpu().numpy().astype(np.float64) / units[name]
+        name: value.nanmean(-1)
+        .nan_to_num(0.0, math.inf, -math.inf)
+        .cpu()
+        .numpy()
+        .astype(np.float64)
+        / units[name]
         for name, value in metrics.items()
     }
 

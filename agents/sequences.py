@@ -71,7 +71,7 @@ def unrolled(network: QNetwork, batch: Batch, burn_in: int, noise: Mapping[str, 
 
 
 def over_sequences(loss: Loss, burn_in: int) -> Loss:
-    """The loss of single rows, of sequences: rows that do not count have no part in means."""
+    """The loss of single rows, of sequences: rows that do not count are NaN in metrics."""
 
     def of_sequences(online: Network, target: Network, batch: Batch, noise: Noise) -> LossOut:
         assert isinstance(online, QNetwork)
@@ -82,7 +82,7 @@ def over_sequences(loss: Loss, burn_in: int) -> Loss:
         out = loss(prediction, values, batch, noise)
         counts = batch.extras["counts"]
         share = counts / counts.mean(-1, keepdim=True).clamp(min=_TINY)
-        metrics = {name: value * share for name, value in out.metrics.items()}
+        metrics = {n: value.masked_fill(counts == 0, torch.nan) for n, value in out.metrics.items()}
         priority = None if out.priority is None else sequence_priority(out.priority, batch)
         return LossOut(out.loss * share, metrics, priority)
 

@@ -12,6 +12,7 @@ import torch
 from agents.contract import Batch, LossOut, Params
 from agents.dqn import DQNConfig, make_actor, make_learner
 from agents.layers import NO_NOISE
+from agents.learner import read_metrics, td_quantiles
 from agents.replay.prioritized import Priorities
 from agents.replay.sequence import SequenceReplay
 from agents.sequences import over_sequences, sequence_priority, unrolled
@@ -252,7 +253,38 @@ def test_rows_that_do_not_count_have_no_part_in_the_loss():
 
     out = over_sequences(loss, 2)(network, network, batch, {})
     assert out.loss.mean(-1).tolist() == pytest.approx([2.0, 2.0])
-    assert out.metrics["loss"].mean(-1).tolist() == pytest.approx([2.0, 2.0])
+    assert read_metrics(out.metrics, 1.0)["loss"].tolist() == pytest.approx([2.0, 2.0])
+
+
+def test_a_batch_that_counts_for_nothing_has_metrics():
+    scene = Scene(1).go(10)
+    batch, network = scene.replay.sample(), scene.worker.actors[0].network
+    batch.extras["counts"] = torch.zeros_like(batch.extras["counts"])
+
+    def loss(online, target, batch, noise):
+        ones = torch.ones_like(batch.reward)
+        return LossOut(ones, {"q_mean": ones}, ones)
+
+    out = over_sequences(loss, 2)(network, network, batch, {})
+    assert not out.loss.any()
+    assert not out.priority.any()
+    assert read_metrics(out.metrics, 1.0)["q_mean"].tolist() == [0.0, 0.0]
+
+
+def test_rows_that_do_not_count_have_no_part_in_quantiles():
+    """Errors of 2 where rows count: every quantile is 2, whatever stands in the other rows."""
+    scene = Scene(1).go(10)
+    batch, network = scene.replay.sample(), scene.worker.actors[0].network
+    counts = batch.extras["counts"]
+
+    def loss(online, target, batch, noise):
+        zeros = torch.zeros_like(batch.reward)
+        metrics = {"q_mean": zeros, "target_mean": torch.where(counts > 0, 2.0, 1_000.0)}
+        return LossOut(zeros, metrics, None)
+
+    found = td_quantiles(over_sequences(loss, 2)(network, network, batch, {}).metrics, 1.0)
+    for points in found.values():
+        assert points.tolist() == pytest.approx([2.0, 2.0])
 
 
 def test_gradients_flow_back_to_the_first_row_learned_and_no_further():
