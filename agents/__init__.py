@@ -13,6 +13,7 @@ class AgentEntry(NamedTuple):
     tabular: bool = False  # learns a table: needs Discrete observations
     stepwise: bool = False  # ... one for each step of an episode
     linear: bool = False  # learns weights of fixed features: needs rows of numbers
+    compiles: bool = False  # its gradient step can be compiled
 
     @property
     def fused(self) -> bool:
@@ -96,35 +97,35 @@ AGENTS: dict[str, AgentEntry] = {
     ),
     "dqn": AgentEntry(
         "agents.dqn", "DQNConfig", "deep Q-network: replay, target network; every part of its family a switch",
-        "Mnih et al. 2015, arXiv:1312.5602",
+        "Mnih et al. 2015, arXiv:1312.5602", compiles=True,
     ),
     "double_dqn": AgentEntry(
         "agents.dqn_named", "DoubleDQNConfig", "one network chooses the next action, the other values it",
-        "van Hasselt et al. 2016, arXiv:1509.06461",
+        "van Hasselt et al. 2016, arXiv:1509.06461", compiles=True,
     ),
     "dueling_dqn": AgentEntry(
         "agents.dqn_named", "DuelingDQNConfig", "a state's value and its actions' advantages",
-        "Wang et al. 2016, arXiv:1511.06581",
+        "Wang et al. 2016, arXiv:1511.06581", compiles=True,
     ),
     "c51": AgentEntry(
         "agents.dqn_named", "C51Config", "the distribution of returns on fixed places",
-        "Bellemare et al. 2017, arXiv:1707.06887",
+        "Bellemare et al. 2017, arXiv:1707.06887", compiles=True,
     ),
     "qrdqn": AgentEntry(
         "agents.dqn_named", "QRDQNConfig", "the distribution of returns by its quantiles",
-        "Dabney et al. 2018, arXiv:1710.10044",
+        "Dabney et al. 2018, arXiv:1710.10044", compiles=True,
     ),
     "iqn": AgentEntry(
         "agents.dqn_named", "IQNConfig", "any quantile of the return, as a function of its fraction",
-        "Dabney et al. 2018, arXiv:1806.06923",
+        "Dabney et al. 2018, arXiv:1806.06923", compiles=True,
     ),
     "munchausen_dqn": AgentEntry(
         "agents.dqn_named", "MunchausenDQNConfig", "a softmax policy, rewarded for being sure",
-        "Vieillard et al. 2020, arXiv:2007.14430",
+        "Vieillard et al. 2020, arXiv:2007.14430", compiles=True,
     ),
     "rainbow": AgentEntry(
         "agents.dqn_named", "RainbowConfig", "double, dueling, C51, noisy, prioritized, n-step together",
-        "Hessel et al. 2018, arXiv:1710.02298",
+        "Hessel et al. 2018, arXiv:1710.02298", compiles=True,
     ),
     "r2d2": AgentEntry(
         "agents.dqn_named", "R2D2Config", "an LSTM that learns from sequences with stored states",

@@ -329,10 +329,6 @@ def _draws(config: DQNConfig, network: QNetwork) -> DrawNoise | None:
         return None
 
     def draw(batch: Batch, generators: Sequence[torch.Generator]) -> Noise:
-        rows, device = batch.action.shape[-1], network.device
-        return {
-            name: random.draw(rows, generators, device, dropout=name == "online")
-            for name in config.passes()
-        }
+        return random.draw(config.passes(), batch.action.shape[-1], generators, network.device)
 
     return draw

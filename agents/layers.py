@@ -52,7 +52,8 @@ class GroupLinear(Layer):
 class NoisyLinear(Layer):
     """A linear layer a seed whose weights carry learned, factorised Gaussian noise.
 
-    ``y = x W + b + ((x ⊙ f(ε)) Σ + σ) ⊙ f(ε')`` with ``f(ε) = sign(ε)√|ε|``; without noise, W and b alone.
+    ``y = x (W + Σ ⊙ f(ε)ᵀf(ε')) + b + σ ⊙ f(ε')`` with ``f(ε) = sign(ε)√|ε|``; without noise, W and b
+    alone.
 
     Source: Fortunato et al. 2018, arXiv:1706.10295, equations 9 to 11.
     """
@@ -69,11 +70,14 @@ class NoisyLinear(Layer):
 
     def forward(self, x: Tensor, noise: Mapping[str, Tensor] = NO_NOISE) -> Tensor:
         """[K, B, in] to [K, B, out]; noise [K, 1 or B, in] and [..., out], f(ε) of both sides."""
-        y = torch.baddbmm(self.bias, x, self.weight)
         if self.before not in noise:
-            return y
-        noisy = torch.baddbmm(self.bias_sigma, x * noise[self.before], self.weight_sigma)
-        return torch.addcmul(y, noisy, noise[self.behind])
+            return torch.baddbmm(self.bias, x, self.weight)
+        before, behind = noise[self.before], noise[self.behind]
+        if before.shape[1] == 1:  # all rows have the same weights, which take one product
+            weight = torch.addcmul(self.weight, self.weight_sigma, before.mT * behind)
+            return torch.baddbmm(torch.addcmul(self.bias, self.bias_sigma, behind), x, weight)
+        noisy = torch.baddbmm(self.bias_sigma, x * before, self.weight_sigma)
+        return torch.addcmul(torch.baddbmm(self.bias, x, self.weight), noisy, behind)
 
     def noise_widths(self) -> dict[str, int]:
         """How many Gaussian numbers each side takes, for a row."""

@@ -27,6 +27,7 @@ from agents.networks import FlatParameters
 from agents.optimizer import FlatAdam
 
 if TYPE_CHECKING:  # a learner without replay shares this module and need not wait for numba
+    from agents.compiled import CompiledStep
     from agents.replay.ring import RingReplay
     from agents.replay.sequence import SequenceReplay
 
@@ -85,6 +86,7 @@ class GradientLearner:
     ) -> None:
         self.hyper, self.loss, self.replay, self.draw_noise = hyper, loss, replay, draw_noise
         self.generators = list(generators) if draw_noise else []
+        self._compiled: CompiledStep | None = None
         self._adopt(network, copy.deepcopy(network))
         self.updates = 0
         self.lane_steps = 0
@@ -97,6 +99,14 @@ class GradientLearner:
         self.online, self.target = FlatParameters(online), FlatParameters(target)
         self.optimizer = FlatAdam(self.online, self.hyper.max_grad_norm, self.hyper.adam_eps)
         self.device = self.online.flat.device
+        if self._compiled is not None:
+            self.compile()
+
+    def compile(self) -> None:
+        """From now on take steps as one compiled graph."""
+        from agents.compiled import CompiledStep
+
+        self._compiled = CompiledStep(self.loss, self.online, self.target, self.optimizer)
 
     def observe(self, rollout: Rollout) -> None:
         """Put the rows into the replay and move the clock on."""
@@ -131,8 +141,11 @@ class GradientLearner:
 
     def step(self, batch: Batch, noise: Noise) -> torch.Tensor:
         """The part that runs on the device only: loss, gradient, optimizer. Returns the seeds' mean losses, summed."""
-        out = self.loss(self.online.network, self.target.network, batch, noise)
-        total = self.optimizer.step(out.loss, share(batch), self.hyper.lr)
+        if self._compiled is not None:
+            total, out = self._compiled(batch, share(batch), noise, self.hyper.lr)
+        else:
+            out = self.loss(self.online.network, self.target.network, batch, noise)
+            total = self.optimizer.step(out.loss, share(batch), self.hyper.lr)
         self._metrics = {"loss": out.loss.detach(), **out.metrics}
         self._priority = out.priority
         return total

@@ -299,6 +299,16 @@ class FlatParameters:
             for start, leaf in zip(self.starts, self.leaves, strict=True)
         ]
 
+    def joined(self, leaves: Sequence[Tensor]) -> Tensor:
+        """[K, D] the inverse of `views`, with zeros where no parameter is."""
+        pieces = []
+        for leaf, start, stop in zip(
+            leaves, self.starts, [*self.starts[1:], self.flat.shape[1]], strict=True
+        ):
+            row = leaf.flatten(1)
+            pieces += [row, row.new_zeros(row.shape[0], stop - start - row.shape[1])]
+        return torch.cat([piece for piece in pieces if piece.shape[1]], -1)
+
 
 def _round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple

@@ -7,12 +7,16 @@ seed in a group draws what it draws alone.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from agents.contract import Noise
 from agents.layers import Dropout, NoisyLinear
+
+Name = TypeVar("Name")
 
 
 class NetworkNoise:
@@ -34,30 +38,40 @@ class NetworkNoise:
 
     def draw(
         self,
+        passes: Sequence[str],
         rows: int,
         generators: Sequence[torch.Generator],
         device: torch.device,
-        dropout: bool = True,
-    ) -> dict[str, Tensor]:
-        """One pass's noise for a batch of ``rows`` a seed; Gaussian noise is the same for all rows.
+    ) -> Noise:
+        """The noise of each pass for a batch of ``rows`` a seed, each with its own.
 
-        ``dropout`` False leaves the masks out. Shapes are [K, 1, width] and [K, rows, width].
+        Gaussian noise [K, 1, width] is the same for all rows; masks [K, rows, width] are for the pass
+        "online", the one that learns, fractions [K, rows, N] for all.
         """
-        noise: dict[str, Tensor] = {}
+        noise: dict[str, dict[str, Tensor]] = {name: {} for name in passes}
         if self.gaussian:
-            total = sum(self.gaussian.values())
+            widths = {(name, side): w for name in passes for side, w in self.gaussian.items()}
+            total = sum(widths.values())
             drawn = [torch.randn(total, generator=g, device=g.device) for g in generators]
-            noise |= _split(_root(torch.stack(drawn)).unsqueeze(1), self.gaussian)
-        widths = {name: width for name, (width, _) in self.masks.items()} if dropout else {}
+            numbers = _root(torch.stack(drawn)).unsqueeze(1).to(device)
+            for (name, side), part in _split(numbers, widths):
+                noise[name][side] = part
+        widths = {("online", layer): width for layer, (width, _) in self.masks.items()}
         if self.fractions:
-            widths["taus"] = self.fractions
+            widths |= {(name, "taus"): self.fractions for name in passes}
         if widths:
             shape = (rows, sum(widths.values()))
             uniform = [torch.rand(shape, generator=g, device=g.device) for g in generators]
-            noise |= _split(torch.stack(uniform), widths)
-            for name, (_, rate) in self.masks.items() if dropout else ():
-                noise[name] = (noise[name] >= rate).to(torch.float32) / (1.0 - rate)
-        return {name: value.to(device) for name, value in noise.items()}
+            for (name, layer), part in _split(torch.stack(uniform).to(device), widths):
+                noise[name][layer] = self._mask(layer, part)
+        return noise
+
+    def _mask(self, layer: str, uniform: Tensor) -> Tensor:
+        """1 / (1 - p) where a number stays and 0 where not; fractions as they are."""
+        if layer not in self.masks:
+            return uniform
+        _, rate = self.masks[layer]
+        return (uniform >= rate).to(torch.float32) / (1.0 - rate)
 
     def act(self, lanes: int, generators: Sequence[np.random.Generator]) -> dict[str, Tensor]:
         """An actor's: Gaussian noise [K, n, width], each lane's its own; no dropout."""
@@ -68,7 +82,7 @@ class NetworkNoise:
         return dict(_split(_root(torch.from_numpy(drawn)), self.gaussian))
 
 
-def _split(numbers: Tensor, widths: Mapping[str, int]) -> Iterator[tuple[str, Tensor]]:
+def _split(numbers: Tensor, widths: Mapping[Name, int]) -> Iterator[tuple[Name, Tensor]]:
     """The last axis in named parts."""
     return zip(widths, torch.split(numbers, list(widths.values()), -1), strict=True)
 

@@ -8,6 +8,8 @@ from torch import Tensor
 from agents.contract import State
 from agents.networks import FlatParameters
 
+BETA1, BETA2 = 0.9, 0.999  # decay of the gradient's mean and of its square's
+
 
 class FlatAdam:
     """Adam (Kingma & Ba 2015, Algorithm 1) for the parameters of K seeds.
@@ -26,6 +28,7 @@ class FlatAdam:
         self.mean = torch.zeros_like(flat)
         self.square = torch.zeros_like(flat)
         self.count = torch.zeros((), device=flat.device)
+        self.betas = torch.tensor([BETA1, BETA2], device=flat.device)
 
     def step(self, loss: Tensor, share: Tensor, lr: float) -> Tensor:
         """One step down the gradient of ``sum(share * loss)``.
@@ -50,10 +53,27 @@ class FlatAdam:
             self.count += 1
             torch._fused_adam_(
                 [self.parameters.flat], [self.grad], [self.mean], [self.square], [], [self.count],
-                lr=lr, beta1=0.9, beta2=0.999, weight_decay=0.0, eps=self.eps,
+                lr=lr, beta1=BETA1, beta2=BETA2, weight_decay=0.0, eps=self.eps,
                 amsgrad=False, maximize=False,
             )  # fmt: skip
         return total.detach()
+
+    def bias(self) -> Tensor:
+        """[2] what the next step's mean and square are divided by: ``1 - βᵗ``."""
+        return 1.0 - self.betas ** (self.count + 1)
+
+    def apply(self, gradient: Tensor, lr: float, bias: Tensor) -> None:
+        """One step down a gradient [K, D], as `step` takes it, in plain operations: they can be compiled.
+
+        ``bias`` is `bias()`, which a compiler would work out anew for every parameter.
+        """
+        norm = torch.linalg.vector_norm(gradient, dim=-1, keepdim=True)
+        gradient = gradient * (self.max_grad_norm / (norm + 1e-7)).clamp(max=1.0)
+        self.count += 1
+        self.mean.lerp_(gradient, 1.0 - BETA1)
+        self.square.lerp_(gradient.square(), 1.0 - BETA2)
+        mean, square = self.mean / bias[0], self.square / bias[1]
+        self.parameters.flat.sub_(lr * mean / (square.sqrt() + self.eps))
 
     def state_dict(self) -> State:
         return {"mean": self.mean, "square": self.square, "count": self.count}

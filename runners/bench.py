@@ -336,7 +336,8 @@ def bench_family() -> Iterator[Row]:
     """What each switch of DQN adds to an update (MLP 64x64, batch 32)."""
     from runners import bench_family
 
-    return bench_family.family()
+    yield from bench_family.family()
+    yield from bench_family.compiled()
 
 
 SIMULATORS = "simulators"

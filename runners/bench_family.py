@@ -74,25 +74,41 @@ FAMILY: dict[str, dict[str, Any]] = {
 
 def family() -> Iterator[Row]:
     """What each switch of DQN adds to an update (MLP 64x64, batch 32)."""
-    from runners.resolve import make_config
-
-    def updates(**switches: Any) -> Callable[[], float]:
-        config = make_config(
-            "dqn", "CartPole-v1", **{
-                "batch_size": 32, "n_step": 1, "layer_norm": False, "double": False, "lanes": 8,
-                "replay_ratio": 0.5, "rollout_length": 16, "steps": 10**6, **switches,
-            },
-        )  # fmt: skip
-        loop = Loop(config, 1)
-        loop.run(20)
-        return lambda: timed(lambda: loop.update(200), 200)
-
-    plain, *others = turns(updates(), *(updates(**switches) for switches in FAMILY.values()))
+    plain, *others = turns(_updates(), *(_updates(**switches) for switches in FAMILY.values()))
     yield Row("dqn", f"{1e6 / plain:,.0f} µs an update", "")
     for name, rate in zip(FAMILY, others, strict=True):
-        yield Row(
-            f"and {name}", f"{1e6 / rate:,.0f} µs", f"dqn: {1e6 / plain:,.0f} µs", plain / rate
-        )
+        yield _times(f"and {name}", rate, "dqn", plain)
+
+
+def compiled() -> Iterator[Row]:
+    """The same update as one compiled graph, `--compile`."""
+    rainbow = FAMILY["rainbow"]
+    eager, dqn, all_on = turns(
+        _updates(), _updates(compile=True), _updates(compile=True, **rainbow)
+    )
+    yield _times("dqn --compile", dqn, "dqn", eager)
+    yield _times("rainbow --compile", all_on, "dqn --compile", dqn)
+
+
+def _times(what: str, rate: float, other: str, other_rate: float) -> Row:
+    """An update's time beside another's; the first round of a compiled one compiles too."""
+    against = f"{other}: {1e6 / other_rate:,.0f} µs"
+    return Row(what, f"{1e6 / rate:,.0f} µs", against, other_rate / rate)
+
+
+def _updates(**settings: Any) -> Callable[[], float]:
+    """What measures updates a second of DQN with these settings."""
+    from runners.resolve import make_config
+
+    config = make_config(
+        "dqn", "CartPole-v1", **{
+            "batch_size": 32, "n_step": 1, "layer_norm": False, "double": False, "lanes": 8,
+            "replay_ratio": 0.5, "rollout_length": 16, "steps": 10**6, **settings,
+        },
+    )  # fmt: skip
+    loop = Loop(config, 1)
+    loop.run(20)
+    return lambda: timed(lambda: loop.update(200), 200)
 
 
 def sb3() -> list[Row]:

@@ -71,6 +71,8 @@ class RunConfig:
     """rollouts between the parameters that act and the newest"""
     device: Literal["cpu", "cuda"]
     """where the learner computes: auto, cpu or cuda"""
+    compile: bool = False
+    """compile the gradient step: pays for long runs of few seeds with small networks"""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run, whoever wrote it."""
@@ -87,6 +89,7 @@ class RunConfig:
         _check_blocks(self)
         _check_source(self)
         _check_sequences(self)
+        _check_compile(self)
 
 
 def _check_blocks(config: RunConfig) -> None:
@@ -121,6 +124,16 @@ def _check_sequences(config: RunConfig) -> None:
             f"rollout_length: got {config.rollout_length}, takes at most sequence_length = {length}: a "
             "sequence begins where a rollout does, and rows between two would never be learned"
         )
+
+
+def _check_compile(config: RunConfig) -> None:
+    if not config.compile:
+        return
+    if not AGENTS[config.agent].compiles:
+        able = [name for name, entry in AGENTS.items() if entry.compiles]
+        raise BadInput(f"compile: {config.agent}'s step is not compiled; {', '.join(able)} take it")
+    if getattr(config.hyper, "memory", "none") != "none":
+        raise BadInput("compile: a memory is unrolled, too long a graph to compile; --no-compile")
 
 
 _OWN = ("agent", "hyper", "env_options")  # not scalars: no flag of their own kind

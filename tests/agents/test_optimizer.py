@@ -85,3 +85,18 @@ def test_a_share_multiplies_a_sample():
     loss = net(torch.tensor([[[3.0], [5.0]]])).squeeze(-1)
     adam.step(loss, torch.tensor([[2.0, 0.0]]), 0.1)
     assert adam.grad_views[0].tolist() == [[[6.0, 0.0]]]  # the head's second column is spare
+
+
+def test_plain_operations_do_the_same():
+    flat, plain = FlatParameters(network([0, 1, 2])), FlatParameters(network([0, 1, 2]))
+    fused, ours = FlatAdam(flat, 1.0, 1e-5), FlatAdam(plain, 1.0, 1e-5)
+    generator = torch.Generator().manual_seed(9)
+    for _ in range(20):
+        obs = torch.randn(3, 16, 3, generator=generator)
+        loss = torch.tensor(SCALES)[:, None, None] * (flat.network(obs) - 1.0) ** 2
+        gradients = torch.autograd.grad(loss.sum(), flat.leaves, retain_graph=True)
+        fused.step(loss, torch.ones_like(loss), 1e-2)
+        ours.apply(plain.joined(gradients), 1e-2, ours.bias())
+    torch.testing.assert_close(plain.flat, flat.flat, atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(ours.square, fused.square, atol=1e-6, rtol=1e-4)
+    assert ours.count == fused.count == 20

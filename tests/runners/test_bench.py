@@ -132,5 +132,10 @@ def test_what_switches_cost_is_asked_of_plain_dqn(monkeypatch):
     plain, noisy = bench_family.family()
     assert (plain.figure, noisy.figure) == ("1,000 µs an update", "2,000 µs")
     assert noisy.ratio == 2.0
+    monkeypatch.setattr(bench_family, "FAMILY", {"rainbow": {"noisy": True}})
+    monkeypatch.setattr(bench_family, "turns", lambda *works: [1000.0, 2000.0, 500.0])
+    dqn, rainbow = bench_family.compiled()
+    assert (dqn.ratio, rainbow.ratio, rainbow.figure) == (0.5, 4.0, "2,000 µs")
+    monkeypatch.setattr(bench_family, "turns", lambda *works: [1000.0, 500.0][: len(works)])
     (row,) = bench_family.replay()
     assert row.figure == "1000.0 µs"

@@ -51,10 +51,12 @@ def test_every_setting_changes_the_id(name):
 
 
 def test_changes_cover_every_setting():
-    # a fused source and a GPU cannot be had for the toy; they go the same way as the others
-    assert set(CHANGES) | {"source", "device"} == {*RUN_KINDS, *kinds(ToyConfig), "env_options"} - {
-        "agent"
-    }
+    # a fused source, a GPU and a compiled step cannot be had for the toy; they go the same way
+    assert set(CHANGES) | {"source", "device", "compile"} == {
+        *RUN_KINDS,
+        *kinds(ToyConfig),
+        "env_options",
+    } - {"agent"}
 
 
 def test_the_id_is_stable_and_short():
