@@ -239,7 +239,7 @@ class EnsembleActor:
         if "frames" in state:
             obs = push(state["frames"], obs, first)
             after["frames"] = obs[:, :, 1:]
-        values = self._each(obs)
+        values = self.members(obs)
         mask = facts.get("action_mask")
         if not explore:
             return vote(values, mask), {**after, "head": state["head"]}, {"seen": obs}
@@ -249,15 +249,15 @@ class EnsembleActor:
         own = np.take_along_axis(values, after["head"][:, None, :, None], 1)[:, 0]
         return epsilon_greedy(own, self.epsilon, self.generators, mask), after, {}
 
-    def _each(self, obs: Array) -> Array:
+    def members(self, seen: Array) -> Array:
         """Action values [K, H, n, A] of every head."""
         with torch.inference_mode():
-            values: Array = self.network(torch.from_numpy(obs)).numpy()
+            values: Array = self.network(torch.from_numpy(seen)).numpy()
         return values
 
     def values(self, seen: Array) -> Array:
         """Action values [K, n, A] of what the networks look at: the heads' means."""
-        mean: Array = self._each(seen).mean(1)
+        mean: Array = self.members(seen).mean(1)
         return mean
 
     def activations(self, seen: Array) -> list[Array]:

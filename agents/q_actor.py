@@ -110,6 +110,10 @@ class QActor:
             features, _ = self._remember(*self._parts(seen))
             return self._action_values(self.network.decode(features))
 
+    def members(self, seen: Array) -> Array:
+        """The same as [K, 1, n, A]: of an ensemble of one."""
+        return self.values(seen)[:, None]
+
     def _action_values(self, out: Tensor) -> Array:
         values: Array = (self.action_values(out) if self.action_values else out).numpy()
         return values

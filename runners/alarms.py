@@ -43,20 +43,19 @@ LAYER_NORM = ("layer_norm", "--layer-norm")
 DOUBLE = ("double", "--double")
 SLOWER_TARGET = ("target_period", "a larger --target-period")
 
-# Beside each bound: why. Healthy runs on CartPole (dqn, pqn, c51, munchausen_dqn, rainbow; 21 seeds) stay at
-# 1.12, 0.44 (pqn: 5.2 once), 1.16, 0.5, rank 6, 0.76 and 0.08.
+# Beside each bound: why. What shares are of is worked out in `runners.health`.
 ALARMS: tuple[Alarm, ...] = (
-    # more than 1 is beyond every return there can be; networks overshoot a little
+    # more than 1 is beyond what backups come to, from any start; networks overshoot a little
     Alarm(
         "values run away",
         "value_share",
         "value",
         bound=2.0,
         patience=1,
-        cause="bootstrapped values feed on themselves, beyond any return there can be",
+        cause="bootstrapped values feed on themselves, beyond any return and any value at the start",
         remedies=(DOUBLE, SMALLER_STEPS, SLOWER_TARGET),
     ),
-    # twice the return, where that is not next to nothing; values of 0 for negative returns stay below
+    # twice the return, where values are beyond a reward and beyond the untrained network's
     Alarm(
         "overestimation",
         "overestimation_share",
@@ -66,7 +65,7 @@ ALARMS: tuple[Alarm, ...] = (
         cause="the maximum picks what is estimated too high, or terminations are not seen as such",
         remedies=(DOUBLE, SMALLER_STEPS, ("", "python -m envs.check on the environment")),
     ),
-    # a spread as wide as the largest reward can be the environment's own noise
+    # errors as wide as what rewards alone can do are the environment's own noise
     Alarm(
         "values do not follow",
         "td_share",

@@ -3,6 +3,10 @@
 `runners.recorder` keeps a few lanes of an evaluation, here a line of health.jsonl is made of them.
 Values, returns and TD errors are in raw reward units, as in metrics.jsonl; where rewards are
 clipped, in units of clipped rewards.
+
+What is large is told by the rewards seen and by the network as it was before it learned: backups
+of values within M >= r_max / (1 - γ) stay within M, as r_max + γ M <= M. So where rewards are next
+to nothing, or none was seen yet, values as large as the untrained network's are no fault.
 """
 
 from __future__ import annotations
@@ -25,12 +29,18 @@ if TYPE_CHECKING:
     from runners.worker import MakeActor
 
 TAIL = 0.2  # a return counts where what its episode left open weighs at most this much
+# The largest of a few dozen normal numbers is 2.2 standard deviations, of a million 4.9: what no
+# evaluation has come to may have values so many times as large, and backups carry them.
+ELSEWHERE = 2.0
 FEW_STATES = 8  # with fewer different ones features say nothing
 
 
 @runtime_checkable
 class Examinable(Protocol):
     """A learner that tells of its health."""
+
+    def params(self) -> Params:
+        """What actors need of it."""
 
     def health(self) -> dict[str, torch.Tensor]:
         """Measures [K] of the newest update, on the learner's device."""
@@ -41,7 +51,8 @@ class Seed:
 
     def __init__(self) -> None:
         self.states: State = {}  # seen, legal and the actions taken at the last evaluation
-        self.largest = 0.0  # the largest reward so far, either sign
+        self.lowest = self.highest = 0.0  # rewards so far
+        self.untrained = 0.0  # the largest value, either sign, that there was before learning
         self.given: list[str] = []  # alarms, by name
         self.in_a_row: dict[str, int] = {}  # evaluations out of an alarm's bounds
 
@@ -61,16 +72,22 @@ class Health:
         # One seed at a time: each has states of its own number, whose bits depend on no other.
         self.actor: Any = make_actor([np.random.default_rng(0)])
         self.seeds = {seed: Seed() for seed in seeds}
+        # made of the seeds alone, so a checkpoint need not hold them: it is loaded after this
+        params = learner.params()
+        self.untrained = {seed: params.keep([k]) for k, seed in enumerate(seeds)}
 
     def recorders(self, seeds: int) -> list[Recorder]:
         """For the next evaluation of so many seeds."""
         return [Recorder(getattr(self.hyper, "end_on_life_loss", False)) for _ in range(seeds)]
 
     def observe(self, rollout: Rollout, active: Sequence[int]) -> None:
-        """Remember the largest reward of each seed."""
-        found = np.abs(rollout.reward).reshape(rollout.rows, len(active), -1).max(axis=(0, 2))
-        for seed, largest in zip(active, found.tolist(), strict=True):
-            self.seeds[seed].largest = max(self.seeds[seed].largest, largest)
+        """Remember the lowest and the highest reward of each seed."""
+        rewards = rollout.reward.reshape(rollout.rows, len(active), -1)
+        lowest, highest = rewards.min(axis=(0, 2)).tolist(), rewards.max(axis=(0, 2)).tolist()
+        for seed, low, high in zip(active, lowest, highest, strict=True):
+            carried = self.seeds[seed]
+            carried.lowest = min(carried.lowest, low)
+            carried.highest = max(carried.highest, high)
 
     def examine(
         self,
@@ -84,24 +101,28 @@ class Health:
         records = []
         for k, seed in enumerate(active):
             td = {name: value[k] for name, value in learned.items()}
-            measures = td | self._at_states(
-                self.seeds[seed], params.keep([k]), recorders[k].episodes()
-            )
-            if "td_p5" in td and "value" in measures:
-                unit = abs(measures["value"]) + self._largest_reward(self.seeds[seed])
-                measures["td_share"] = _share(td["td_p95"] - td["td_p5"], unit)
+            at_states = self._at_states(seed, params.keep([k]), recorders[k].episodes())
+            measures = td | at_states
+            if "td_p5" in td and "magnitude" in at_states:
+                magnitude = at_states["magnitude"]
+                measures["td_share"] = self._td_share(self.seeds[seed], td, magnitude)
             record = {n: v if math.isfinite(v) else None for n, v in measures.items()}
             records.append({**record, "alarms": self._alarms(seed, record, lane_steps)})
         return records
 
-    def _at_states(self, seed: Seed, params: Params, episodes: list[Episode]) -> dict[str, float]:
+    def _at_states(self, number: int, params: Params, episodes: list[Episode]) -> dict[str, float]:
         """What is measured with a seed's network at the states of its evaluation."""
         if not episodes:
             return {}
-        self.actor.load_params(params)
+        seed = self.seeds[number]
         seen = np.concatenate([episode.seen for episode in episodes])
         masks = [e.legal for e in episodes if e.legal is not None]
         legal = np.concatenate(masks) if masks else None
+        self.actor.load_params(self.untrained[number])
+        # each member of an ensemble learns of itself, and their mean is smaller than they are
+        before = self.actor.members(seen[None])[0] / self._reward_view()[0]
+        seed.untrained = max(seed.untrained, _largest(before, legal))
+        self.actor.load_params(params)
         values = self._values(seen)
         greedy, best = health.greedy_value(values, legal)
         layers = [layer[0] for layer in self.actor.activations(seen[None])]
@@ -112,18 +133,31 @@ class Health:
         returns, there = self._returns(episodes, best)
         surplus = (there - returns).mean() if len(returns) else math.nan
         monte_carlo = returns.mean() if len(returns) else math.nan
-        reward, left = self._largest_reward(seed), 1.0 - self.hyper.gamma
+        reward, left = max(map(abs, self._rewards(seed))), 1.0 - self.hyper.gamma
+        start = ELSEWHERE * seed.untrained
         return {
             "value": float(best.mean()),
+            "magnitude": float(np.abs(best).mean()),
+            "untrained": seed.untrained,
             "monte_carlo": float(monte_carlo),
             "overestimation": float(surplus),
-            "overestimation_share": _share(surplus, abs(monte_carlo) + reward),
-            # of the largest value that any policy can have, which at a discount of 1 has no bound
-            "value_share": _share(np.abs(best).max(), reward / left) if left else math.nan,
+            "overestimation_share": _share(surplus, max(abs(monte_carlo) + reward, start)),
+            # of the largest value that backups can come to, which at a discount of 1 has no bound
+            "value_share": _share(_largest(values, legal), max(reward / left, start))
+            if left
+            else math.nan,
             "action_gap": health.action_gap(values, legal),
             "churn": changed,
             **_features(layers, seen),
         }
+
+    def _td_share(self, seed: Seed, td: Mapping[str, float], magnitude: float) -> float:
+        """The width of the TD errors, of the predictions' size and what rewards alone may make of it."""
+        lowest, highest = self._rewards(seed)
+        if lowest == highest:
+            return math.nan  # no reward yet: there is nothing to follow
+        noise = (highest - lowest) * rewards_in_target(self.hyper)
+        return _share(td["td_p95"] - td["td_p5"], magnitude + noise)
 
     def _values(self, seen: Array) -> Array:
         """[n, A] in raw reward units."""
@@ -163,10 +197,10 @@ class Health:
             values.append(there[: len(times)][counts])
         return np.concatenate(returns), np.concatenate(values)
 
-    def _largest_reward(self, seed: Seed) -> float:
-        """The largest magnitude of a reward so far, clipped where the learner clips it."""
+    def _rewards(self, seed: Seed) -> tuple[float, float]:
+        """The lowest and the highest reward so far, 0 among them, clipped where the learner clips."""
         scale, clip = self._reward_view()
-        return min(seed.largest * scale, clip) / scale
+        return max(seed.lowest * scale, -clip) / scale, min(seed.highest * scale, clip) / scale
 
     def _reward_view(self) -> tuple[float, float]:
         """The learner's factor and bound on rewards; infinity for no bound."""
@@ -192,13 +226,14 @@ class Health:
     def load_state_dict(self, state: State) -> None:
         """Go on from a `state_dict`."""
         for seed, carried in state.items():
-            vars(self.seeds[int(seed)]).update(carried)
+            # a seed that is done has left the group
+            vars(self.seeds.setdefault(int(seed), Seed())).update(carried)
 
 
 def health_of(
     setting: Setting, learner: Learner, seeds: Sequence[int], say: Callable[[str], None]
 ) -> Health | None:
-    """Of a group; None where its learner, as one of a table, tells nothing."""
+    """Of a group's seeds that the learner has; None where its learner, as one of a table, tells nothing."""
     if not isinstance(learner, Examinable):
         return None
     return Health(setting.config.hyper, setting.make_actor, learner, seeds, say)
@@ -211,6 +246,19 @@ def alarms_of(records: Mapping[int, Sequence[Mapping[str, Any]]]) -> dict[str, l
         for name in (name for line in lines for name in line["alarms"]):
             given.setdefault(name, []).append(seed)
     return given
+
+
+def rewards_in_target(hyper: Any) -> float:
+    """How many rewards a target sums up, each by its weight: ``Σ γ^k`` over n steps, ``Σ (γλ)^k`` of λ-returns."""
+    if hasattr(hyper, "lambda_"):
+        left = 1.0 - hyper.gamma * hyper.lambda_
+        return 1.0 / left if left else math.inf
+    return float(sum(hyper.gamma**k for k in range(hyper.n_step)))
+
+
+def _largest(values: Array, legal: Array | None) -> float:
+    """The largest magnitude of a legal action's value, of values [..., n, A]."""
+    return float(np.abs(values if legal is None else values[..., legal]).max())
 
 
 def _share(value: float, unit: float) -> float:

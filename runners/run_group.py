@@ -101,7 +101,7 @@ def _progress(
     progress = Progress(
         setting.config, threshold, seeds, source, learner, setting.evaluator(),
         run.seed, save_weights, save_checkpoint, console.update, stop_asked,
-        health_of(setting, learner, seeds, console.message),
+        health_of(setting, learner, active, console.message),
     )  # fmt: skip
     if loaded is not None:
         learner.load_state_dict(loaded.state["learner"])

@@ -1,8 +1,6 @@
-"""Value health from end to end: what is kept, what is said, and the alarms of agents broken on purpose."""
+"""Value health: what is kept of an evaluation, what is measured there and what is written."""
 
 from __future__ import annotations
-
-import dataclasses
 
 import numpy as np
 import pytest
@@ -10,19 +8,27 @@ import torch
 
 from agents.contract import Params
 from agents.dqn import DQNConfig
-from agents.pqn import PQNConfig
 from runners import health, recorder
-from runners.alarms import ALARMS, Alarm
-from runners.console import SilentConsole
 from runners.health import Health
 from runners.health_picture import draw_health, health_figure
 from runners.recorder import LANES, Episode, Recorder
-from runners.report import summary_lines
 from runners.resolve import make_config
 from runners.state_tree import join, split
 from runners.train import run
 
-PARAMS = Params(0, 0, {"flat": torch.zeros(1, 1)}, {})
+PARAMS = Params(1, 0, {"flat": torch.ones(1, 1)}, {})
+UNTRAINED = Params(0, 0, {"flat": torch.zeros(1, 1)}, {})
+
+
+class Untrained:
+    """A learner that has not begun."""
+
+    def params(self):
+        return UNTRAINED
+
+
+def make_health(hyper, actor=None):
+    return Health(hyper, lambda generators: actor, Untrained(), [7], lambda text: None)
 
 
 def play(made, lengths, ended=True, **extra):
@@ -88,30 +94,35 @@ def test_a_lost_life_ends_what_is_expected_where_the_learner_says_so(counts):
 
 
 class Table:
-    """An actor whose values of a state are a row of a table; one hidden layer, the values' own ReLU."""
+    """An actor whose values of a state are a row of a table; one hidden layer, the values' own ReLU.
 
-    def __init__(self, table):
+    Before learning it has members, each with a table; 0 unless they are given.
+    """
+
+    def __init__(self, table, untrained=None):
         self.table = np.array(table, float)
+        self.before = np.zeros((1, *self.table.shape)) if untrained is None else np.array(untrained)
 
     def load_params(self, params):
-        assert params is PARAMS
+        self.trained = bool(params.tensors["flat"].any())
+
+    def members(self, seen):
+        assert not self.trained
+        return self.before[:, seen[0]][None]
 
     def values(self, seen):
+        assert self.trained
         return self.table[seen]
 
     def activations(self, seen):
         return [np.maximum(self.table[seen], 0)]
 
 
-def measure(table, episodes, largest=1.0, before=None, **hyper):
+def measure(table, episodes, highest=1.0, untrained=None, **hyper):
     settings = {"gamma": 0.5, "reward_scale": 1.0, "reward_clip": 0.0, **hyper}
-    made = Health(
-        type("Hyper", (), settings), lambda generators: Table(table), None, [7], lambda text: None
-    )
-    made.seeds[7].largest = largest
-    if before is not None:
-        made._at_states(made.seeds[7], PARAMS, before)
-    return made._at_states(made.seeds[7], PARAMS, episodes)
+    made = make_health(type("Hyper", (), settings), Table(table, untrained))
+    made.seeds[7].highest = highest
+    return made._at_states(7, PARAMS, episodes)
 
 
 def episode(rewards, ended, times=None):
@@ -154,7 +165,7 @@ def test_rewards_are_as_the_learner_sees_them_in_raw_units():
     # 30 and 1 scaled by 0.1 are 3 and 0.1, clipped 2 and 0.1, raw again 20 and 1: G = 20.5, 1.
     # Values 4 and 1 are 40 and 10.
     found = measure(
-        [[4], [1]], [episode([30, 1], ended=True)], largest=30, reward_scale=0.1, reward_clip=2.0
+        [[4], [1]], [episode([30, 1], ended=True)], highest=30, reward_scale=0.1, reward_clip=2.0
     )
     assert found["monte_carlo"] == pytest.approx((20.5 + 1) / 2)
     assert found["overestimation"] == pytest.approx(25 - 10.75)
@@ -163,8 +174,62 @@ def test_rewards_are_as_the_learner_sees_them_in_raw_units():
 
 def test_illegal_actions_have_no_value():
     one = episode([1], ended=True)._replace(legal=np.array([[True, False, True]]))
-    found = measure([[1, 9, 3]], [one])
+    found = measure([[1, 9, 3]], [one], untrained=[[[1, 8, -2]]])
     assert (found["value"], found["overestimation"], found["action_gap"]) == (3, 2, 2)
+    assert (found["value_share"], found["untrained"]) == (3 / 4, 2)
+
+
+def test_values_as_large_as_the_untrained_network_s_do_not_run_away():
+    # Two members, of which the larger counts: 6, and 12 elsewhere. Returns have the bound 0.1 / (1 - 0.5).
+    before = [[[0, -6], [0, 0]], [[2, 2], [1, 1]]]
+    found = measure([[3, 3], [3, 3]], [episode([0.0, 0.1], ended=True)], 0.1, before)
+    assert found["value_share"] == pytest.approx(3 / 12)
+    assert found["overestimation_share"] == pytest.approx((3 - 0.075) / 12)
+
+
+def test_untrained_values_are_of_all_states_so_far_in_raw_units():
+    made = make_health(
+        type("Hyper", (), {"gamma": 0.5, "reward_scale": 0.1}), Table([[1], [1]], [[[4], [3]]])
+    )
+    one, two = (
+        Episode(np.array([0]), np.array([k]), None, np.ones(1), np.ones(1, bool)) for k in (0, 1)
+    )
+    assert [made._at_states(7, PARAMS, [e])["untrained"] for e in (two, one, two)] == [30, 40, 40]
+
+
+def test_the_lowest_and_highest_rewards_are_kept_by_seed():
+    made = Health(None, lambda g: None, Untrained(), [7], lambda text: None)
+    for rewards in ([[-1.0, 2.0], [0.5, 0.0]], [[-3.0, 1.0], [1.0, 1.0]]):
+        made.observe(Rows(np.array(rewards)), [7])
+    assert (made.seeds[7].lowest, made.seeds[7].highest) == (-3.0, 2.0)
+
+
+class Rows:
+    def __init__(self, reward):
+        self.reward, self.rows = reward, len(reward)
+
+
+def td_share(low, high, width=6.0, magnitude=1.0, **hyper):
+    made = make_health(type("Hyper", (), {"gamma": 0.5, "n_step": 1, **hyper}))
+    made.seeds[7].lowest, made.seeds[7].highest = low, high
+    return made._td_share(made.seeds[7], {"td_p5": -1.0, "td_p95": width - 1.0}, magnitude)
+
+
+def test_td_errors_are_held_against_what_rewards_alone_can_do():
+    # a reward is anything from -1 to 1, and may be met at every step of a target
+    assert td_share(-1.0, 1.0) == pytest.approx(6 / (1 + 2))
+    assert td_share(0.0, 1.0) == pytest.approx(6 / (1 + 1))
+    # three steps weigh 1, 0.5 and 0.25
+    assert td_share(0.0, 1.0, n_step=3) == pytest.approx(6 / (1 + 1.75))
+    # all steps weigh 1, 0.25, 0.0625, ...: 4/3
+    assert td_share(0.0, 1.0, lambda_=0.5) == pytest.approx(6 / (1 + 4 / 3))
+    # clipped at 2, in scaled rewards: 20 raw
+    assert td_share(-30.0, 0.0, reward_scale=0.1, reward_clip=2.0) == pytest.approx(6 / 21)
+    assert td_share(0.0, 1.0, gamma=1.0, lambda_=1.0) == 0.0  # without end
+
+
+def test_without_a_reward_there_is_nothing_to_follow():
+    assert np.isnan(td_share(0.0, 0.0))
 
 
 def test_without_discount_values_have_no_bound():
@@ -175,13 +240,11 @@ def test_without_discount_values_have_no_bound():
 
 def test_churn_is_of_the_last_evaluation_s_states():
     one = episode([1, 1, 1, 1], ended=True)
-    made = Health(
-        type("Hyper", (), {"gamma": 0.5}), lambda g: Table([[1, 0]] * 4), None, [7], lambda t: None
-    )
-    made._at_states(made.seeds[7], PARAMS, [one])
+    made = make_health(type("Hyper", (), {"gamma": 0.5}), Table([[1, 0]] * 4))
+    made._at_states(7, PARAMS, [one])
     made.actor.table = np.array([[1, 0], [0, 1], [1, 0], [1, 0]])
     # of four states one has the other action now; that only two are seen this time is no matter
-    found = made._at_states(made.seeds[7], PARAMS, [episode([1, 1], ended=True)])
+    found = made._at_states(7, PARAMS, [episode([1, 1], ended=True)])
     assert found["churn"] == 0.25
 
 
@@ -205,124 +268,40 @@ def test_a_feature_map_counts_by_its_mean():
     assert health._features([maps], states)["effective_rank"] == 1
 
 
-# Alarms: agents broken on purpose.
-
-SMALL = {
-    "steps": 8_192, "eval_every": 512, "eval_episodes": 4, "final_episodes": 4, "lanes": 16,
-    "rollout_length": 16, "hidden": (32,), "batch_size": 64, "replay_ratio": 0.125, "n_step": 3,
-    "target_period": 64, "target_tau": 0.1, "epsilon_steps": 2_000, "reward_scale": 0.1,
-}  # fmt: skip
-
-
-def alarms(tmp_path, **changes):
-    config = make_config("dqn", "CartPole-v1", **{**SMALL, **changes})
-    return set(run(config, (0,), str(tmp_path)).summary()["alarms"])
-
-
-def test_no_alarm_of_the_agent_that_is_broken_below(tmp_path):
-    assert alarms(tmp_path) == set()
-
-
-BROKEN = {
-    # each value is bootstrapped from the network that it changes at once, without bounds on steps
-    "values run away": {
-        "target_period": 1, "target_tau": 1.0, "lr": 0.03, "n_step": 1, "huber": 1e6,
-        "max_grad_norm": 1e9, "reward_scale": 1.0, "hidden": (64, 64),
-    },
-    # steps of 1 throw units to where nothing reaches them, features with them
-    "dead units": {"lr": 1.0},
-    "rank collapse": {"lr": 1.0},
-    "churn": {"lr": 1.0},
-    # a target network that is never updated
-    "stale target": {"target_period": 10**6, "lr": 0.01},
-    "values do not follow": {"target_period": 10**6, "lr": 0.01},
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", BROKEN)
-def test_an_agent_broken_on_purpose_gives_the_alarm(name, tmp_path):
-    assert name in alarms(tmp_path, **BROKEN[name])
-
-
-def test_terminations_that_are_not_seen_give_overestimation(tmp_path, monkeypatch):
-    """Values of a pole that never falls."""
-    loss = DQNConfig.loss
-
-    def endless(config, online, target, batch, noise):
-        discount = torch.full_like(batch.discount, config.gamma**config.n_step)
-        return loss(config, online, target, dataclasses.replace(batch, discount=discount), noise)
-
-    monkeypatch.setattr(DQNConfig, "loss", endless)
-    assert "overestimation" in alarms(tmp_path, target_tau=1.0)
-
-
-def test_every_alarm_is_broken_for():
-    assert {alarm.name for alarm in ALARMS} == {*BROKEN, "overestimation"}
-
-
 # What is written.
 
 
-def test_an_alarm_is_said_once_a_seed_and_kept(tmp_path):
-    lines = []
-
-    class Listening(SilentConsole):
-        def message(self, text):
-            lines.append(text)
-
-    config = make_config("dqn", "CartPole-v1", **{**SMALL, **BROKEN["rank collapse"]})
-    folder = run(config, (0, 1), str(tmp_path), console=Listening())
-    said = [line for line in lines if "rank collapse" in line]
-    assert [line.split(" at ")[0] for line in sorted(said)] == ["alarm: seed 0", "alarm: seed 1"]
-    assert "; try a smaller --lr" in said[0]
-    assert folder.summary()["alarms"]["rank collapse"] == [0, 1]
-    for seed in (0, 1):
-        records = folder.seed(seed).read_health().records
-        given = [name for record in records for name in record["alarms"]]
-        assert given.count("rank collapse") == 1
-    assert any("rank collapse: seeds 0-1" in line for line in summary_lines(folder.summary()))
-
-
-def test_what_is_switched_on_or_missing_is_not_suggested():
-    away = next(alarm for alarm in ALARMS if alarm.name == "values run away")
-    assert "--double" in away.line(0, 1, 3.0, DQNConfig())
-    assert "--double" not in away.line(0, 1, 3.0, DQNConfig(double=True))
-    pqn = away.line(0, 1_000, 3.0, PQNConfig())
-    assert pqn.startswith("alarm: seed 0 at lane step 1,000: values run away: value_share is 3;")
-    assert pqn.endswith("; try a smaller --lr")
-
-
-@pytest.mark.parametrize(
-    ("below", "values", "out"),
-    [
-        (False, (0.9, 1.0, 1.1, None), (False, True, True, False)),
-        (True, (0, 1, 2), (True, True, False)),
-    ],
-)
-def test_bounds(below, values, out):
-    alarm = Alarm("a", "m", "m", bound=1.0, patience=1, cause="", remedies=(), below=below)
-    assert tuple(alarm.out_of_bounds({"m": value}) for value in values) == out
-    assert not alarm.out_of_bounds({})
-
-
 def test_patience_starts_anew_when_the_measure_comes_back():
-    made = Health(DQNConfig(), lambda g: None, None, [7], lambda text: None)
+    made = make_health(DQNConfig())
     away, late = {"churn": 0.95}, {"churn": 0.1}
     given = [made._alarms(7, record, 0) for record in (away, late, away, {}, away, away, away)]
     assert given == [[], [], [], [], [], ["churn"], []]
 
 
 def test_a_saved_state_brings_back_all_that_decides_later_records():
-    made, again = (Health(DQNConfig(), lambda g: None, None, [7], lambda text: None) for _ in "ab")
-    made.seeds[7].largest, made.seeds[7].states = 3.0, {"greedy": np.array([1, 0])}
+    made, again = (make_health(DQNConfig()) for _ in "ab")
+    made.seeds[7].highest, made.seeds[7].states = 3.0, {"greedy": np.array([1, 0])}
     for _ in range(3):
         made._alarms(7, {"churn": 0.95, "dead_units": 0.9}, 0)
     again.load_state_dict(join(*split(made.state_dict())))
     assert again._alarms(7, {"churn": 0.95}, 0) == []  # given before
     assert vars(again.seeds[7]).keys() == vars(made.seeds[7]).keys()
-    assert again.seeds[7].largest == 3.0
+    assert again.seeds[7].highest == 3.0
     assert again.seeds[7].states["greedy"].tolist() == [1, 0]
     assert made.seeds[7].given == again.seeds[7].given == ["churn", "dead units"]
+
+
+def test_each_seed_has_its_untrained_network_and_one_that_left_is_kept():
+    class Two:
+        def params(self):
+            return Params(0, 0, {"flat": torch.tensor([[1.0], [2.0]])}, {})
+
+    made = Health(DQNConfig(), lambda g: None, Two(), [7, 9], lambda text: None)
+    assert {s: p.tensors["flat"].item() for s, p in made.untrained.items()} == {7: 1.0, 9: 2.0}
+    made.seeds[9].highest = 3.0
+    again = make_health(DQNConfig())
+    again.load_state_dict(made.state_dict())
+    assert again.state_dict() == made.state_dict()
 
 
 def test_a_table_has_no_health(tmp_path):
