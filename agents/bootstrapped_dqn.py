@@ -97,12 +97,16 @@ class BootstrappedDQNConfig:
         del (
             noise
         )  # none: what is random was drawn when the transition came, or at an episode's start
+        assert isinstance(online, Ensemble)
+        assert isinstance(target, Ensemble)
         q_tm1 = td.select(online(batch.obs), self._each_head(batch.action))  # [K, H, B]
         with torch.no_grad():
-            q_t = target(batch.next_obs)
+            prior = online.prior(batch.next_obs)  # the target's is the same, as it never learns
+            q_t = target(batch.next_obs, prior)
             mask = batch.next_action_mask
             legal = None if mask is None else mask.unsqueeze(1)
-            a_t = td.greedy_action(online(batch.next_obs) if self.double else q_t, legal)
+            chooses = online(batch.next_obs, prior) if self.double else q_t
+            a_t = td.greedy_action(chooses, legal)
             reward, discount = batch.reward.unsqueeze(1), batch.discount.unsqueeze(1)
             goal = td.bootstrap(reward, discount, td.select(q_t, a_t))
             learns = bootstrap_mask(batch.extras["number"], self.heads, self.mask_share)
@@ -159,12 +163,13 @@ class Ensemble(nn.Module):
         """``make(networks, device)`` makes so many networks of the kind; all are 0 until `reset`."""
         super().__init__()
         self.make, self.seeds, self.heads, self.prior_scale = make, seeds, heads, prior_scale
-        # what computes; it has no numbers of its own, and is no part of the module tree
-        self.shape = (make(seeds * heads, torch.device("meta")),)
+        # what computes for one seed; it has no numbers of its own, and is no part of the module tree
+        self.shape = (make(heads, torch.device("meta")),)
         for part in self._parts():
             for name, leaf in self.shape[0].named_parameters():
-                zeros = torch.zeros(seeds, heads, *leaf.shape[1:], device=device)
-                self.register_parameter(_flat_name(part, name), nn.Parameter(zeros))
+                zeros = torch.zeros(seeds, *leaf.shape, device=device)
+                own = nn.Parameter(zeros, requires_grad=part == "free")
+                self.register_parameter(_flat_name(part, name), own)
 
     def _parts(self) -> list[str]:
         return ["free", "prior"] if self.prior_scale else ["free"]
@@ -179,25 +184,33 @@ class Ensemble(nn.Module):
                 own = self.get_parameter(_flat_name(part, name))
                 own.data.copy_(leaf.data.view(own.shape))
 
-    def forward(self, obs: Tensor) -> Tensor:
-        """Observations [K, B, ...] to action values [K, H, B, A] of every head."""
-        seeds = obs.shape[0]
-        rows = obs.unsqueeze(1).expand(seeds, self.heads, *obs.shape[1:]).flatten(0, 1)
-        q = self._through("free", rows)
-        if self.prior_scale:
-            with torch.no_grad():
-                prior = self._through("prior", rows)
-            q = q + self.prior_scale * prior
-        return q.view(seeds, self.heads, *q.shape[1:])
+    def forward(self, obs: Tensor, prior: Tensor | None = None) -> Tensor:
+        """Observations [K, B, ...] to action values [K, H, B, A] of every head.
 
-    def _through(self, part: str, rows: Tensor) -> Tensor:
+        ``prior`` is what `prior` gives for them; None: it is worked out.
+        """
+        q = self._through("free", obs)
+        prior = self.prior(obs) if prior is None else prior
+        return q if prior is None else q + prior
+
+    def prior(self, obs: Tensor) -> Tensor | None:
+        """β p_h [K, H, B, A]; None without priors."""
+        if not self.prior_scale:
+            return None
+        with torch.no_grad():
+            return self.prior_scale * self._through("prior", obs)
+
+    def _through(self, part: str, obs: Tensor) -> Tensor:
+        """Seed by seed, whose parameters are views: those of all in one product would be copies."""
         network = self.shape[0]
-        weights = {
-            name: self.get_parameter(_flat_name(part, name)).flatten(0, 1)
-            for name, _ in network.named_parameters()
-        }
-        q: Tensor = torch.func.functional_call(network, weights, (rows,))
-        return q
+        names = [name for name, _ in network.named_parameters()]
+        leaves = [self.get_parameter(_flat_name(part, name)).unbind() for name in names]
+        q = []
+        for k, rows in enumerate(obs):
+            weights = {name: leaf[k] for name, leaf in zip(names, leaves, strict=True)}
+            each = rows.expand(self.heads, *rows.shape)
+            q.append(torch.func.functional_call(network, weights, (each,)))
+        return torch.stack(q)
 
 
 def _flat_name(part: str, name: str) -> str:

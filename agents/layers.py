@@ -37,7 +37,11 @@ class GroupLinear(Layer):
         self.gain = gain
 
     def forward(self, x: Tensor) -> Tensor:
-        """[K, B, in] to [K, B, out]."""
+        """[K, B, in] to [K, B, out]; of numbers [K, B] int64 what their one-hot rows give, looked up."""
+        if x.dtype == torch.int64:
+            seeds, rows, _ = self.weight.shape
+            place = x + rows * torch.arange(seeds, device=x.device).unsqueeze(-1)
+            return functional.embedding(place, self.weight.flatten(0, 1)) + self.bias
         return torch.baddbmm(self.bias, x, self.weight)
 
     def reset(self, generators: Sequence[torch.Generator]) -> None:

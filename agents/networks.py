@@ -36,6 +36,7 @@ NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
 """Filters, size and stride of the layers of Mnih et al. 2015, for images of 36x36 and more."""
 SMALL = ((16, 3, 1),)
 """Those of Young & Tian 2019, arXiv:1903.03176 (MinAtar), for smaller ones."""
+LOOKED_UP = 128  # states: with so many looking a row up is faster than multiplying by zeros
 SMALLEST_FOR_NATURE = 36  # pixels: less and the last layer has no place left
 
 
@@ -117,6 +118,9 @@ class QNetwork(nn.Module):
             if dropout:
                 now.append(Dropout(f"dropout{i}", size, dropout))
             width = size
+        # a stack of states has several ones in its row, and noise is of every input
+        looked_up = bool(layers) and isinstance(layers[0], GroupLinear) and frame_stack == 1
+        self.looks_up = looked_up and self.num_states >= LOOKED_UP
         self.trunk, self.behind = nn.ModuleList(layers), nn.ModuleList(behind)
         # At least two columns: of one, a batched product has other bits for a group than for a seed.
         columns = (spec.num_actions + dueling) * (1 if implicit else outputs or 1)
@@ -218,6 +222,8 @@ class QNetwork(nn.Module):
         return found
 
     def _input(self, obs: Tensor) -> Tensor:
+        if self.looks_up:
+            return obs
         if self.num_states:
             return functional.one_hot(obs, self.num_states).to(torch.float32).flatten(2)
         if is_image(self.spec):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor
 
@@ -24,7 +26,10 @@ class FlatAdam:
         self.eps = eps
         flat = parameters.flat
         self.grad = torch.zeros_like(flat)
-        self.grad_views = parameters.views(self.grad)
+        # what is fixed, as a random prior, has gradient 0 for ever, and Adam leaves it where it is
+        learned = [leaf.requires_grad for leaf in parameters.leaves]
+        self.leaves = list(itertools.compress(parameters.leaves, learned))
+        self.grad_views = list(itertools.compress(parameters.views(self.grad), learned))
         self.mean = torch.zeros_like(flat)
         self.square = torch.zeros_like(flat)
         self.count = torch.zeros((), device=flat.device)
@@ -42,9 +47,9 @@ class FlatAdam:
             The sum, without gradient.
         """
         total = torch.dot(loss.reshape(-1), share.reshape(-1))
-        # zeros where a parameter has no part in the loss, as a fixed prior
+        # zeros where a parameter has no part in the loss
         gradients = torch.autograd.grad(
-            total, self.parameters.leaves, allow_unused=True, materialize_grads=True
+            total, self.leaves, allow_unused=True, materialize_grads=True
         )
         with torch.no_grad():
             torch._foreach_copy_(self.grad_views, gradients)

@@ -8,6 +8,7 @@ import torch
 
 from agents.bootstrapped_dqn import (
     BootstrappedDQNConfig,
+    Ensemble,
     bootstrap_mask,
     make_actor,
     make_learner,
@@ -20,12 +21,12 @@ CPU = torch.device("cpu")
 SPEC = Spec((1,), np.float32, 0, 2)
 
 
-def learner(seeds=1, **changes):
+def learner(seeds=1, spec=SPEC, **changes):
     config = BootstrappedDQNConfig(
         **{"hidden": (), "batch_size": 4, "heads": 2, "prior_scale": 0.0, **changes}
     )
     return make_learner(
-        config, SPEC, 2, [np.random.SeedSequence([k, 1]) for k in range(seeds)],
+        config, spec, 2, [np.random.SeedSequence([k, 1]) for k in range(seeds)],
         [np.random.default_rng([k, 2]) for k in range(seeds)], CPU,
     )  # fmt: skip
 
@@ -168,3 +169,67 @@ def test_greedy_actions_are_the_votes():
     actions, after, _ = made.act(obs, np.ones((2, 3), bool), {}, state, False)
     assert (actions == 0).all()  # four heads of seven
     assert (after["head"] == state["head"]).all()
+
+
+class Plain(Ensemble):
+    """All seeds' members side by side as one network of copies, which multiplies one-hot rows."""
+
+    def _through(self, part, obs):
+        side_by_side = self.make(self.seeds * self.heads, torch.device("meta"))
+        side_by_side.looks_up = False
+        weights = {
+            name: self.get_parameter(f"{part}_{name.replace('.', '_')}").flatten(0, 1)
+            for name, _ in side_by_side.named_parameters()
+        }
+        rows = obs.unsqueeze(1).expand(-1, self.heads, *obs.shape[1:]).flatten(0, 1)
+        q = torch.func.functional_call(side_by_side, weights, (rows,))
+        return q.view(self.seeds, self.heads, *q.shape[1:])
+
+    def prior(self, obs):
+        """Nothing is handed on, so each network works its own out."""
+
+    def forward(self, obs, prior=None):
+        assert prior is None
+        q = self._through("free", obs)
+        return q + self.prior_scale * self._through("prior", obs) if self.prior_scale else q
+
+
+@pytest.mark.parametrize("states", [0, 200])
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("prior_scale", [0.0, 3.0])
+def test_the_same_steps_as_the_plain_ensemble(states, double, prior_scale):
+    spec = Spec((), np.int64, states, 3) if states else Spec((5,), np.float32, 0, 3)
+    generator = torch.Generator().manual_seed(0)
+    made = [
+        learner(
+            seeds=3, spec=spec, hidden=(16, 8), heads=4, prior_scale=prior_scale, double=double,
+            batch_size=32, layer_norm=not states,
+        )
+        for _ in "ab"
+    ]  # fmt: skip
+    fast, plain = made
+    for flat in (plain.online, plain.target):
+        flat.network.__class__ = Plain
+    assert fast.online.network.shape[0].looks_up == bool(states)
+
+    def draw():
+        if states:
+            return torch.randint(states, (3, 32), generator=generator)
+        return torch.randn(3, 32, 5, generator=generator)
+
+    for _ in range(3):
+        one = Batch(
+            obs=draw(),
+            action=torch.randint(3, (3, 32), generator=generator),
+            reward=torch.rand(3, 32, generator=generator),
+            discount=torch.full((3, 32), 0.9),
+            next_obs=draw(),
+            extras={"number": torch.randint(10**6, (3, 32), generator=generator)},
+        )
+        losses = [each.step(one, {}) for each in made]
+        torch.testing.assert_close(*losses)
+        # as far apart as one step of Adam may throw a gradient of next to nothing
+        torch.testing.assert_close(fast.online.flat, plain.online.flat, rtol=1e-5, atol=1e-6)
+        for each in made:
+            each.target.flat.lerp_(each.online.flat, 0.5)
+    assert not torch.equal(fast.online.flat, fast.target.flat)

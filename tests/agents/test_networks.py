@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from agents.layers import GroupLayerNorm, GroupLinear, MapNorm
-from agents.networks import FlatParameters, QNetwork, initialise
+from agents.networks import LOOKED_UP, FlatParameters, QNetwork, initialise
 from envs.contract import Spec
 
 CPU = torch.device("cpu")
@@ -55,6 +55,28 @@ def test_discrete_observations_are_one_hot():
     net = network(spec=Spec((), np.int64, 4, 2))
     net.head.weight.data[0] = torch.arange(8.0).view(4, 2)
     assert net(torch.tensor([[2, 0]])).tolist() == [[[4.0, 5.0], [0.0, 1.0]]]
+
+
+@pytest.mark.parametrize("frame_stack", [1, 2])
+def test_many_states_are_looked_up_as_their_one_hot_rows_are_multiplied(frame_stack):
+    states = LOOKED_UP
+    spec = Spec((), np.int64, states, 2)
+    assert not network(2, (6,), Spec((), np.int64, states - 1, 2)).looks_up
+    assert not network(2, (), spec).looks_up
+    net = network(2, (6,), spec, frame_stack=frame_stack)
+    assert net.looks_up == (frame_stack == 1)
+    initialise(net, generators(1, 2))
+    obs = torch.randint(states, (2, 90) + (2,) * (frame_stack == 2), generator=generators(0)[0])
+    found = net(obs)
+    multiplied = torch.nn.functional.one_hot(obs, states).float().flatten(2)
+    for layer in [*net.trunk, net.head]:
+        multiplied = layer(multiplied)
+    assert torch.equal(found, multiplied)
+    leaves = list(net.parameters())
+    for one, two in zip(
+        *(torch.autograd.grad(q.square().sum(), leaves) for q in (found, multiplied)), strict=True
+    ):
+        torch.testing.assert_close(one, two)
 
 
 def test_a_seed_has_the_same_bits_in_any_group():
