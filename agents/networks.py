@@ -36,7 +36,7 @@ NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
 """Filters, size and stride of the layers of Mnih et al. 2015, for images of 36x36 and more."""
 SMALL = ((16, 3, 1),)
 """Those of Young & Tian 2019, arXiv:1903.03176 (MinAtar), for smaller ones."""
-LOOKED_UP = 128  # states: with so many looking a row up is faster than multiplying by zeros
+LOOKED_UP = 64  # states: with so many looking a row up is faster than multiplying by zeros
 SMALLEST_FOR_NATURE = 36  # pixels: less and the last layer has no place left
 
 
