@@ -22,8 +22,9 @@ from agents.contract import Array, Params, Rollout, State
 from agents.exploration import greedy, linear
 from agents.hyper import BadValue, at_least, check, positive, unit
 from agents.replay.view import reward_and_discount
-from agents.tabular import by_seed, choose_legal, read_sums, some_legal
+from agents.tabular import by_seed, choose_legal, some_legal, two_draws
 from agents.tabular_kernels import count
+from agents.tally import Tally
 from agents.tiles import Tiling, active_tiles, make_tiling
 from envs.contract import Spec
 from envs.kernel import inlined, kernel
@@ -189,9 +190,7 @@ class LinearQActor:
         values, mask = self.values(obs), facts.get("action_mask")
         if not explore:
             return greedy(values, mask), state, {}
-        draws = np.empty((*values.shape[:2], 2))
-        for k, generator in enumerate(self.generators):
-            generator.random(out=draws[k])
+        draws = two_draws(self.generators, obs.shape[1])
         legal = np.ones(values.shape, np.bool_) if mask is None else mask
         return choose_legal(values, legal, self.epsilon, draws), state, {}
 
@@ -213,12 +212,15 @@ class LinearQLearner:
     """The weights of K seeds; learns as it observes, so there is never an update due."""
 
     def __init__(self, config: LinearQConfig, spec: Spec, lanes: int, seeds: int) -> None:
-        self.config, self.lanes = config, lanes
+        self.config = config
         self.tiling = config.tiling(spec)
         self.weights = np.zeros((seeds, spec.num_actions, self.tiling.features))
-        self.sums = np.zeros((seeds, 4))  # over the rows learned since metrics were read
-        self.means = np.zeros((seeds, 3))  # as they were read last
-        self.updates = self.lane_steps = self.version = 0
+        self.tally = Tally(seeds, lanes)
+
+    @property
+    def updates(self) -> int:
+        """Rows learned, a lane."""
+        return self.tally.updates
 
     @property
     def replay(self) -> None:
@@ -240,14 +242,12 @@ class LinearQLearner:
                 some_legal(mask),
             )
         ]  # fmt: skip
-        lr = linear(self.lane_steps, c.lr, c.lr_end, c.lr_steps)
+        lr = linear(self.tally.lane_steps, c.lr, c.lr_end, c.lr_steps)
         for weights, obs, first, action, r, gamma, legal, sums in zip(
-            self.weights, *columns, self.sums, strict=True
+            self.weights, *columns, self.tally.sums, strict=True
         ):
             learn_rows(weights, self.tiling, obs, first, action, r, gamma, legal, lr, sums)
-        self.lane_steps += rollout.rows * self.lanes
-        self.updates += rollout.rows
-        self.version += 1
+        self.tally.observe(rollout)
 
     def updates_due(self) -> int:
         """None: `observe` has learned."""
@@ -259,34 +259,29 @@ class LinearQLearner:
     def params(self) -> Params:
         """Copies of the weights, and ε at the clock."""
         c = self.config
-        epsilon = linear(self.lane_steps, c.epsilon_start, c.epsilon_end, c.epsilon_steps)
+        epsilon = linear(self.tally.lane_steps, c.epsilon_start, c.epsilon_end, c.epsilon_steps)
         tensors = {"weights": torch.from_numpy(self.weights.copy())}
-        return Params(self.version, self.lane_steps, tensors, {"epsilon": epsilon})
+        return Params(self.tally.version, self.tally.lane_steps, tensors, {"epsilon": epsilon})
 
     def metrics(self) -> dict[str, Array]:
         """Means [K] over the rows learned since this was last asked for; the last ones without any."""
-        return read_sums(self.sums, self.means)
+        return self.tally.metrics()
 
     def state_dict(self) -> State:
         return {
             "weights": self.weights,
-            "sums": self.sums,
-            "means": self.means,
-            "updates": self.updates,
-            "lane_steps": self.lane_steps,
-            "version": self.version,
+            **self.tally.state_dict(),
         }
 
     def load_state_dict(self, state: State) -> None:
         self.weights[:] = state["weights"]
-        self.sums[:], self.means[:] = state["sums"], state["means"]
-        self.updates, self.lane_steps = state["updates"], state["lane_steps"]
-        self.version = state["version"]
+        self.tally.load_state_dict(state)
 
     def keep(self, seeds: Sequence[int]) -> None:
         """Go on with the seeds at these positions of the group only."""
         kept = list(seeds)
-        self.weights, self.sums, self.means = self.weights[kept], self.sums[kept], self.means[kept]
+        self.weights = self.weights[kept]
+        self.tally.keep(kept)
 
 
 def make_actor(

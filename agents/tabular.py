@@ -39,6 +39,7 @@ from agents.tabular_rmax import RMaxConfig
 from agents.tabular_rules import learn_rows
 from agents.tabular_steps import NStepSarsaConfig, QSigmaConfig, TreeBackupConfig
 from agents.tabular_traces import PengConfig, SarsaLambdaConfig, WatkinsConfig
+from agents.tally import Tally
 from envs.contract import Spec
 
 __all__ = [
@@ -107,9 +108,7 @@ class TabularActor:
         mask = facts.get("action_mask")
         if not explore:
             return greedy(self.values(obs), mask), state, {}
-        draws = np.empty((*obs.shape, 2))
-        for k, generator in enumerate(self.generators):
-            generator.random(out=draws[k])
+        draws = two_draws(self.generators, obs.shape[1])
         if mask is not None:
             return self._choose_legal(obs, mask, draws), state, {}
         actions = np.empty(obs.shape, np.int64)
@@ -142,6 +141,11 @@ class TabularActor:
         if "visits" in params.tensors:
             np.copyto(self.visits, params.tensors["visits"].numpy())
         self.level = params.scalars.get("level", params.scalars["epsilon"])
+
+
+def two_draws(generators: Sequence[np.random.Generator], lanes: int) -> Array:
+    """[K, n, 2] uniform numbers, each seed's from its own generator: whether to explore, and by what."""
+    return np.stack([generator.random((lanes, 2)) for generator in generators])
 
 
 def choose_legal(values: Array, mask: Array, epsilon: float, draws: Array) -> Array:
@@ -186,22 +190,6 @@ def by_seed(column: Array, seeds: int) -> Array:
     return np.ascontiguousarray(column.reshape(shape).swapaxes(0, 1))
 
 
-def read_sums(sums: Array, means: Array) -> dict[str, Array]:
-    """The metrics [K] of what `tabular_kernels.count` has gathered, which begins anew.
-
-    Args:
-        sums: [K, 4], over the rows learned since this was last asked for; set to 0.
-        means: [K, 3], the last ones, which stay where no row was learned.
-    """
-    count = sums[:, :1]
-    np.divide(sums[:, 1:], count, out=means, where=count > 0)
-    sums[:] = 0.0
-    td_error, q_mean, target_mean = means.T.copy()
-    return {
-        "loss": td_error, "td_error": td_error, "q_mean": q_mean, "target_mean": target_mean
-    }  # fmt: skip
-
-
 class TabularLearner:
     """The tables of K seeds; learns as it observes, so there is never an update due.
 
@@ -224,10 +212,13 @@ class TabularLearner:
         self.q = np.full((sizes.seeds, config.tables, *shape), float(config.initial_value))
         self.visits = np.zeros((sizes.seeds, *(shape if self.explore == UCB else (1, 1))))
         self.memory = config.remembers(sizes)
-        self.sums = np.zeros((sizes.seeds, 4))  # over the rows learned since metrics were read
-        self.means = np.zeros((sizes.seeds, 3))  # as they were read last
+        self.tally = Tally(sizes.seeds, lanes)
         self.fused = False  # a fused source learns in its kernel; observing then only counts
-        self.updates = self.lane_steps = self.version = 0
+
+    @property
+    def updates(self) -> int:
+        """Rows learned, a lane."""
+        return self.tally.updates
 
     @property
     def replay(self) -> None:
@@ -240,9 +231,7 @@ class TabularLearner:
             if "action_mask" in rollout.facts:
                 self._forbid(rollout.obs, rollout.facts["action_mask"])
             self._learn(rollout)
-        self.lane_steps += rollout.rows * self.lanes
-        self.updates += rollout.rows
-        self.version += 1
+        self.tally.observe(rollout)
 
     def _forbid(self, obs: Array, masks: Array) -> None:
         """Write what is legal in the states [T+1, K n] into the tables."""
@@ -256,7 +245,7 @@ class TabularLearner:
                 q[:, state, action] = allowed_now if allowed else -np.inf
 
     def _learn(self, rollout: Rollout) -> None:
-        lr = linear(self.lane_steps, *self.config.schedule()[:3])
+        lr = linear(self.tally.lane_steps, *self.config.schedule()[:3])
         columns = [
             by_seed(column, len(self.q))
             for column in (
@@ -268,7 +257,7 @@ class TabularLearner:
             learn(
                 self.q[k], self.visits[k], *(column[k] for column in columns),
                 self.coins(k, rollout.rows), self.remembered(k), self.config.numbers(),
-                lr, self._level(), self.sums[k],
+                lr, self._level(), self.tally.sums[k],
             )  # fmt: skip
 
     def remembered(self, k: int) -> Any:
@@ -282,7 +271,7 @@ class TabularLearner:
         return self.generators[k].random((rows, self.lanes * self.config.coins))
 
     def _level(self) -> float:
-        level: float = linear(self.lane_steps, *self.config.schedule()[3:])
+        level: float = linear(self.tally.lane_steps, *self.config.schedule()[3:])
         return level
 
     def updates_due(self) -> int:
@@ -300,41 +289,35 @@ class TabularLearner:
             scalars = {"epsilon": 0.0, "level": level}
         if self.explore == UCB:
             tensors["visits"] = torch.from_numpy(self.visits.copy())
-        return Params(self.version, self.lane_steps, tensors, scalars)
+        return Params(self.tally.version, self.tally.lane_steps, tensors, scalars)
 
     def metrics(self) -> dict[str, Array]:
         """Means [K] over the rows learned since this was last asked for; the last ones without any."""
-        return read_sums(self.sums, self.means)
+        return self.tally.metrics()
 
     def state_dict(self) -> State:
         return {
             "q": self.q,
             "visits": self.visits,
             "memory": self.memory,
-            "sums": self.sums,
-            "means": self.means,
             "generators": [generator.bit_generator.state for generator in self.generators],
-            "updates": self.updates,
-            "lane_steps": self.lane_steps,
-            "version": self.version,
+            **self.tally.state_dict(),
         }
 
     def load_state_dict(self, state: State) -> None:
         self.q[:], self.visits[:] = state["q"], state["visits"]
         for name, array in self.memory.items():
             array[:] = state["memory"][name]
-        self.sums[:], self.means[:] = state["sums"], state["means"]
         for generator, saved in zip(self.generators, state["generators"], strict=True):
             generator.bit_generator.state = saved
-        self.updates, self.lane_steps = state["updates"], state["lane_steps"]
-        self.version = state["version"]
+        self.tally.load_state_dict(state)
 
     def keep(self, seeds: Sequence[int]) -> None:
         """Go on with the seeds at these positions of the group only."""
         kept = list(seeds)
         self.q, self.visits = self.q[kept], self.visits[kept]
         self.memory = {name: array[kept] for name, array in self.memory.items()}
-        self.sums, self.means = self.sums[kept], self.means[kept]
+        self.tally.keep(kept)
         self.generators = [self.generators[k] for k in kept]
 
 

@@ -26,8 +26,9 @@ from agents import planning
 from agents.contract import Array, Params, Rollout, State
 from agents.exploration import greedy
 from agents.hyper import at_least, check, positive
-from agents.tabular import by_seed, choose_legal, read_sums, some_legal
+from agents.tabular import by_seed, choose_legal, some_legal, two_draws
 from agents.tabular_kernels import count
+from agents.tally import Tally
 from envs.contract import FiniteMDP, Spec
 from envs.kernel import inlined, kernel
 
@@ -143,9 +144,7 @@ class UCBHoeffdingActor:
         state = {"step": (step + 1) % self.q.shape[1]}
         if not explore:
             return greedy(values, mask), state, {}
-        draws = np.empty((*obs.shape, 2))
-        for k, generator in enumerate(self.generators):
-            generator.random(out=draws[k])
+        draws = two_draws(self.generators, obs.shape[1])
         legal = np.ones(values.shape, np.bool_) if mask is None else mask
         return choose_legal(values, legal, 0.0, draws), state, {}
 
@@ -158,14 +157,17 @@ class UCBHoeffdingLearner:
     """The tables of K seeds; learns as it observes, so there is never an update due."""
 
     def __init__(self, config: UCBHoeffdingConfig, spec: Spec, lanes: int, seeds: int) -> None:
-        self.config, self.lanes, self.numbers = config, lanes, config.numbers(spec)
+        self.config, self.numbers = config, config.numbers(spec)
         shape = (seeds, config.horizon, spec.num_states, spec.num_actions)
         self.q = np.full(shape, float(config.horizon))
         self.visits = np.zeros(shape, np.int64)
         self.steps = np.zeros((seeds, lanes), np.int64)
-        self.sums = np.zeros((seeds, 4))  # over the rows learned since metrics were read
-        self.means = np.zeros((seeds, 3))  # as they were read last
-        self.updates = self.lane_steps = self.version = 0
+        self.tally = Tally(seeds, lanes)
+
+    @property
+    def updates(self) -> int:
+        """Rows learned, a lane."""
+        return self.tally.updates
 
     @property
     def replay(self) -> None:
@@ -183,14 +185,12 @@ class UCBHoeffdingLearner:
             )
         ]  # fmt: skip
         for q, visits, steps, obs, first, action, reward, terminated, legal, sums in zip(
-            self.q, self.visits, self.steps, *columns, self.sums, strict=True
+            self.q, self.visits, self.steps, *columns, self.tally.sums, strict=True
         ):
             learn_rows(
                 q, visits, steps, obs, first, action, reward, terminated, legal, self.numbers, sums
             )
-        self.lane_steps += rollout.rows * self.lanes
-        self.updates += rollout.rows
-        self.version += 1
+        self.tally.observe(rollout)
 
     def updates_due(self) -> int:
         """None: `observe` has learned."""
@@ -202,11 +202,11 @@ class UCBHoeffdingLearner:
     def params(self) -> Params:
         """Copies of the tables; nothing is done at random, so ε is 0."""
         tensors = {"q": torch.from_numpy(self.q.copy())}
-        return Params(self.version, self.lane_steps, tensors, {"epsilon": 0.0})
+        return Params(self.tally.version, self.tally.lane_steps, tensors, {"epsilon": 0.0})
 
     def metrics(self) -> dict[str, Array]:
         """Means [K] over the rows learned since this was last asked for; the last ones without any."""
-        scaled = read_sums(self.sums, self.means)
+        scaled = self.tally.metrics()
         return {name: value / self.config.reward_scale for name, value in scaled.items()}
 
     def state_dict(self) -> State:
@@ -214,24 +214,18 @@ class UCBHoeffdingLearner:
             "q": self.q,
             "visits": self.visits,
             "steps": self.steps,
-            "sums": self.sums,
-            "means": self.means,
-            "updates": self.updates,
-            "lane_steps": self.lane_steps,
-            "version": self.version,
+            **self.tally.state_dict(),
         }
 
     def load_state_dict(self, state: State) -> None:
         self.q[:], self.visits[:], self.steps[:] = state["q"], state["visits"], state["steps"]
-        self.sums[:], self.means[:] = state["sums"], state["means"]
-        self.updates, self.lane_steps = state["updates"], state["lane_steps"]
-        self.version = state["version"]
+        self.tally.load_state_dict(state)
 
     def keep(self, seeds: Sequence[int]) -> None:
         """Go on with the seeds at these positions of the group only."""
         kept = list(seeds)
         self.q, self.visits, self.steps = self.q[kept], self.visits[kept], self.steps[kept]
-        self.sums, self.means = self.sums[kept], self.means[kept]
+        self.tally.keep(kept)
 
 
 def regret(mdp: FiniteMDP, params: Params) -> Array:

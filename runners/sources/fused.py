@@ -83,9 +83,9 @@ class FusedSource:
         self.obs[k, 0], self.first[k, 0] = self.obs[k, self.newest], self.first[k, self.newest]
         _run_rows(learner.config.rule, learner.explore)(
             rows, learner.config.numbers(), learner.config.schedule(),
-            learner.lane_steps, env.tables, env.np_random, self.generators[k], env.state, env.elapsed,
+            learner.tally.lane_steps, env.tables, env.np_random, self.generators[k], env.state, env.elapsed,
             env.done, learner.q[k], learner.visits[k], learner.remembered(k), learner.coins(k, rows),
-            learner.sums[k],
+            learner.tally.sums[k],
             self.obs[k], self.first[k], self.action[k], self.reward[k],
             self.terminated[k], self.truncated[k],
         )  # fmt: skip
