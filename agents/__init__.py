@@ -14,6 +14,7 @@ class AgentEntry(NamedTuple):
     stepwise: bool = False  # ... one for each step of an episode
     linear: bool = False  # learns weights of fixed features: needs rows of numbers
     compiles: bool = False  # its gradient step can be compiled
+    one_lane: bool = False  # learns from a single stream of steps: takes one lane a seed
 
     @property
     def fused(self) -> bool:
@@ -138,5 +139,9 @@ AGENTS: dict[str, AgentEntry] = {
     "pqn": AgentEntry(
         "agents.pqn", "PQNConfig", "parallel Q-network: Q(λ), LayerNorm, no replay, no target network",
         "Gallici et al. 2024, arXiv:2407.04811",
+    ),
+    "stream_q": AgentEntry(
+        "agents.stream_q", "StreamQConfig", "Q(λ) that learns each step once, with bounded step sizes",
+        "Elsayed et al. 2024, arXiv:2410.14606", one_lane=True,
     ),
 }  # fmt: skip

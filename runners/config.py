@@ -93,6 +93,11 @@ class RunConfig:
 
 
 def _check_blocks(config: RunConfig) -> None:
+    if AGENTS[config.agent].one_lane and config.lanes != 1:
+        raise BadInput(
+            f"lanes: got {config.lanes}, takes 1: {config.agent} learns from one stream of steps a seed; for "
+            "more of them take more --seeds"
+        )
     if config.lanes % config.block_size:
         raise BadInput(
             f"block_size: got {config.block_size}, takes a divisor of lanes = {config.lanes}"

@@ -42,6 +42,7 @@ AGENT_DEFAULTS: Mapping[str, Settings] = {
     "dqn": {"lanes": 8, "rollout_length": 16},
     "r2d2": {"lanes": 8, "rollout_length": 40},  # sequences of 80 rows overlap by half
     "pqn": {"lanes": 128, "rollout_length": 16},
+    "stream_q": {"lanes": 1, "rollout_length": 1},  # each step is learned before the next is taken
 }
 
 

@@ -48,6 +48,7 @@ SMALL = {
         for name, entry in AGENTS.items() if entry.tabular
     },
     "ucb_hoeffding": {"env": "FrozenLake-v1", "steps": 3_000, "lanes": 2},
+    "stream_q": {"env": "CartPole-v1", "steps": 1_000, "rollout_length": 4, "epsilon_steps": 500},
     "linear_q": {"env": "MountainCar-v0", "steps": 3_000, "epsilon_steps": 2_000, "lanes": 2},
 }  # fmt: skip
 """What every agent can do in about a second, a few hundred updates or more."""

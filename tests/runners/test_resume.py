@@ -91,6 +91,10 @@ CASES = {
     "ucb_hoeffding": ("ucb_hoeffding", "FrozenLake-v1", {
         "steps": 1_000, "eval_episodes": 2, "lanes": 2, "eval_every": 300, "checkpoint_every": 250,
     }),
+    # traces and statistics of observations and rewards
+    "stream_q": ("stream_q", "CartPole-v1", {
+        "steps": 900, "epsilon_steps": 500, "eval_every": 300, "eval_episodes": 2, "checkpoint_every": 250,
+    }),
     "linear_q": ("linear_q", "MountainCar-v0", {**TABLE, "lanes": 2, "rollout_length": 8}),
 }  # fmt: skip
 SEEDS = (0, 1)

@@ -1,0 +1,96 @@
+"""Mean and variance of a stream of numbers, and what is scaled by them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from agents.contract import Array, State
+
+_EPS = 1e-8  # added to a variance
+
+
+class Running:
+    """Mean and sample variance, a seed's own, of all that came so far; float64.
+
+    Source: Welford 1962, Technometrics 4(3), as Elsayed et al. 2024, arXiv:2410.14606, take it for observations.
+    """
+
+    def __init__(self, seeds: int, shape: tuple[int, ...] = ()) -> None:
+        """Of arrays [K, *shape], before the first."""
+        self.count: Array = np.zeros((seeds, *(1 for _ in shape)), np.int64)
+        self.mean: Array = np.zeros((seeds, *shape))
+        self.squares: Array = np.zeros((seeds, *shape))  # sum of (x - mean)²
+
+    def add(self, x: Array, counts: Array) -> None:
+        """Take in x [K, *shape] of the seeds where ``counts`` [K] is true.
+
+        No array is changed in place: what `params` published stays as it was.
+        """
+        counts = counts.reshape(self.count.shape)
+        self.count = self.count + counts
+        off = (x - self.mean) * counts
+        self.mean = self.mean + off / np.maximum(self.count, 1)
+        self.squares = self.squares + off * (x - self.mean)
+
+    def deviation(self) -> Array:
+        """Standard deviations [K, *shape]; about 1 before the second number."""
+        variance = np.where(self.count > 1, self.squares / np.maximum(self.count - 1, 1), 1.0)
+        deviation: Array = np.sqrt(variance + _EPS)
+        return deviation
+
+    def state_dict(self) -> State:
+        return {"count": self.count, "mean": self.mean, "squares": self.squares}
+
+    def load_state_dict(self, state: State) -> None:
+        self.count, self.mean, self.squares = state["count"], state["mean"], state["squares"]
+
+    def keep(self, seeds: Sequence[int]) -> None:
+        """Go on with the seeds at these positions only."""
+        kept = list(seeds)
+        self.count, self.mean, self.squares = (
+            x[kept] for x in (self.count, self.mean, self.squares)
+        )
+
+
+class RewardScale:
+    """Divides rewards by the standard deviation of discounted sums of all so far.
+
+    ``u ← γ (1 - done) u + r``: an end drops what was before it, but its own reward stays.
+
+    Source: Elsayed et al. 2024, arXiv:2410.14606, reward scaling; that u is so at an end is their code's.
+    """
+
+    def __init__(self, seeds: int, gamma: float) -> None:
+        self.gamma = gamma
+        self.total = np.zeros(seeds)  # u
+        self.running = Running(seeds)
+
+    def add(self, reward: Array, done: Array, valid: Array) -> None:
+        """Take in one row of rewards [K]; ``done`` at an end of either kind, rows not ``valid`` count for nothing."""
+        total = self.gamma * (1.0 - done) * self.total + reward
+        self.total = np.where(valid, total, self.total)
+        self.running.add(self.total, valid)
+
+    def unit(self) -> Array:
+        """What a reward of 1 is divided by, [K]."""
+        return self.running.deviation()
+
+    def state_dict(self) -> State:
+        return {"total": self.total, "running": self.running.state_dict()}
+
+    def load_state_dict(self, state: State) -> None:
+        self.total = state["total"]
+        self.running.load_state_dict(state["running"])
+
+    def keep(self, seeds: Sequence[int]) -> None:
+        """Go on with the seeds at these positions only."""
+        self.total = self.total[list(seeds)]
+        self.running.keep(seeds)
+
+
+def normalised(x: Array, mean: Array, scale: Array) -> Array:
+    """``(x - mean) · scale``, float32; all arrays [K, ...] or broadcast to it."""
+    seen: Array = ((x - mean) * scale).astype(np.float32)
+    return seen
