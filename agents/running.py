@@ -22,6 +22,7 @@ class Running:
         self.count: Array = np.zeros((seeds, *(1 for _ in shape)), np.int64)
         self.mean: Array = np.zeros((seeds, *shape))
         self.squares: Array = np.zeros((seeds, *shape))  # sum of (x - mean)²
+        self._deviation: Array | None = None  # until the next number
 
     def add(self, x: Array, counts: Array) -> None:
         """Take in x [K, *shape] of the seeds where ``counts`` [K] is true.
@@ -33,18 +34,21 @@ class Running:
         off = (x - self.mean) * counts
         self.mean = self.mean + off / np.maximum(self.count, 1)
         self.squares = self.squares + off * (x - self.mean)
+        self._deviation = None
 
     def deviation(self) -> Array:
         """Standard deviations [K, *shape]; about 1 before the second number."""
-        variance = np.where(self.count > 1, self.squares / np.maximum(self.count - 1, 1), 1.0)
-        deviation: Array = np.sqrt(variance + _EPS)
-        return deviation
+        if self._deviation is None:
+            variance = np.where(self.count > 1, self.squares / np.maximum(self.count - 1, 1), 1.0)
+            self._deviation = np.sqrt(variance + _EPS)
+        return self._deviation
 
     def state_dict(self) -> State:
         return {"count": self.count, "mean": self.mean, "squares": self.squares}
 
     def load_state_dict(self, state: State) -> None:
         self.count, self.mean, self.squares = state["count"], state["mean"], state["squares"]
+        self._deviation = None
 
     def keep(self, seeds: Sequence[int]) -> None:
         """Go on with the seeds at these positions only."""
@@ -52,6 +56,7 @@ class Running:
         self.count, self.mean, self.squares = (
             x[kept] for x in (self.count, self.mean, self.squares)
         )
+        self._deviation = None
 
 
 class RewardScale:
