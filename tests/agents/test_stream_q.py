@@ -238,6 +238,13 @@ def test_the_actor_sees_what_the_learner_will():
     np.testing.assert_allclose(actor.values(obs), actor._scaled_values(obs) * unit, rtol=1e-6)
 
 
+def test_the_first_observation_of_all_is_seen_as_zero():
+    """By the learner it is its own mean; the actor, which comes first, knows no mean yet."""
+    actor = stream_q.make_actor(stream_q.StreamQConfig(), SPEC, [np.random.default_rng(0)])
+    actor.load_params(learner(hidden=(32, 32)).params())
+    assert not actor._input(np.full((1, 1, 2), 7.0, np.float32)).any()
+
+
 def test_an_evaluation_changes_nothing():
     actor = stream_q.make_actor(stream_q.StreamQConfig(), SPEC, [np.random.default_rng(0)])
     made = learner(hidden=(32, 32))
