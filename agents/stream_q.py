@@ -7,7 +7,8 @@ with the settings of the authors' code (github.com/mohmdelsayed/streaming-drl, s
 
 where α' is bounded by `agents.obgd`, rewards are scaled and observations normalised by `agents.running`, and
 the network is `agents.stream_network`'s. The trace is forgotten after an action that is not greedy and
-after an episode's end. Unlike Watkins's Q(λ), the δ of that action still goes to the pairs before it.
+after an episode's end. Unlike Watkins's Q(λ), the δ of that action still goes to the pairs before it. Greedy
+is what has the highest value when it is learned: with rollouts of one row, the values that were acted by.
 Deviations: truncation bootstraps from the true final observation, and the time within the episode is no
 part of the observation; finite states are one-hot and not normalised.
 """

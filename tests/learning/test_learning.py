@@ -108,5 +108,5 @@ def test_pqn_solves_cartpole_with_its_preset(tmp_path):
 def test_stream_q_solves_cartpole_with_its_preset(tmp_path):
     """Of seeds 100 to 107 seven hold the pole in all episodes at 20,000 steps, all eight at 30,000; here 40,000."""
     config = make_config("stream_q", "CartPole-v1", until_solved=True)
-    found = results(config, range(3), tmp_path)
-    assert [result["solved"] for result in found] == [True] * 3
+    found = results(config, range(2), tmp_path)
+    assert [result["solved"] for result in found] == [True] * 2
