@@ -112,6 +112,10 @@ class StreamActor:
         values: Array = self._scaled_values(seen) * self.unit
         return values
 
+    def members(self, seen: Array) -> Array:
+        """The same as [K, 1, n, A]: of an ensemble of one."""
+        return self.values(seen)[:, None]
+
     def activations(self, seen: Array) -> list[Array]:
         """What every LeakyReLU gives, [K, n, units, ...] each, for observations."""
         with torch.inference_mode():
