@@ -30,6 +30,7 @@ class Claim(NamedTuple):
     kind: Literal["exact", "measured", "published"]
     source: str
     seeds: int = 5  # over which the score is the mean
+    published: str = ""  # what others report there, in words: budgets and ways to evaluate differ
 
     def holds(self, score: float) -> bool:
         """Whether a score lies inside; NaN never does."""

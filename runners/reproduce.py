@@ -131,13 +131,15 @@ def measure(
 
 def line_of(claim: Claim) -> str:
     """The claim as a line of runners/claims.py."""
-    values = [f'"{value}"' if isinstance(value, str) else f"{value!r}" for value in claim[:-1]]
+    values = [f'"{value}"' if isinstance(value, str) else f"{value!r}" for value in claim[:7]]
     return f"    Claim({', '.join(values)}),"
 
 
 # -- What is printed -----------------------------------------------------------------------------
 
-COLUMNS = ("agent", "env", "steps x seeds", "score [interval]", "claimed", "source", "wall time")
+COLUMNS = (
+    "agent", "env", "steps x seeds", "score [interval]", "claimed", "source", "wall time", "published",
+)  # fmt: skip
 
 
 def cells(verdict: Verdict) -> list[str]:
@@ -153,6 +155,7 @@ def cells(verdict: Verdict) -> list[str]:
         claimed(claim),
         f"{claim.kind}: {claim.source}",
         duration(verdict.run.wall_s),
+        claim.published,
     ]
 
 

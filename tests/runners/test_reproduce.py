@@ -92,22 +92,30 @@ def test_a_claim_that_holds_and_one_that_does_not(small, monkeypatch, tmp_path, 
 
 
 def test_a_table_in_markdown(small, monkeypatch, tmp_path, capsys):
-    believe(monkeypatch, claim(), claim(2.0, 3.0, metric="final_return", seeds=1))
+    believe(
+        monkeypatch,
+        claim(),
+        claim(2.0, 3.0, metric="final_return", seeds=1, published="elsewhere 9"),
+    )
     line = ["--all", "--markdown", "--quiet", "--out", str(tmp_path)]
     assert reproduce.main(line) == 1
     told = capsys.readouterr()
     assert told.err == "error: outside what is claimed: q_learning on FrozenLake-v1\n"
     head, rule, first, second = told.out.splitlines()
     assert head == (
-        "| agent | env | steps x seeds | score [interval] | claimed | source | wall time |"
+        "| agent | env | steps x seeds | score [interval] | claimed | source | wall time "
+        "| published |"
     )
-    assert rule == "| --- | --- | --- | --- | --- | --- | --- |"
+    assert rule == "| --- | --- | --- | --- | --- | --- | --- | --- |"
     verdicts = reproduce.reproduce([claim()], out=str(tmp_path))
     low, high = t_interval(verdicts[0].scores)
-    agent, env, size, score, claimed, source, _ = (cell.strip() for cell in first.split("|")[1:-1])
+    agent, env, size, score, claimed, source, _, published = (
+        cell.strip() for cell in first.split("|")[1:-1]
+    )
     assert (agent, env, size) == ("q_learning", "FrozenLake-v1", "2k x 2")
     assert score == f"{verdicts[0].score:.4g} [{low:.4g} .. {high:.4g}]"
     assert (claimed, source) == ("policy value -1 .. 1", "measured: a test")
+    assert (published, second.split("|")[8].strip()) == ("", "elsewhere 9")
     assert second.split("|")[3].strip() == "2k x 1"
     assert second.split("|")[4].strip().endswith(", outside")
     assert "[" not in second  # one seed has no interval
@@ -170,7 +178,7 @@ def test_deep_agents_are_measured_by_their_returns(tmp_path):
         ("q_learning --all", "--all: q_learning is named; leave one of the two out"),
         ("--measure", "--measure: name the agent and the environment"),
         ("q_learning --measure", "--measure: name the agent and the environment"),
-        ("dqn --measure --env Acrobot-v1", "steps: there is no preset of dqn on Acrobot-v1"),
+        ("c51 --measure --env Acrobot-v1", "steps: there is no preset of c51 on Acrobot-v1"),
         ("q_learning --measure --env FrozenLake-v1 --seeds 1", "--seeds: got 1, takes at least 2"),
         ("--all --seeds 0", "argument --seeds: got 0, takes a whole number from 1 on"),
         ("--al", "unrecognized arguments: --al"),
