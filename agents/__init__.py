@@ -136,6 +136,10 @@ AGENTS: dict[str, AgentEntry] = {
         "agents.bootstrapped_dqn", "BootstrappedDQNConfig", "an ensemble with random priors explores by guesses",
         "Osband et al. 2016, arXiv:1602.04621; 2018, arXiv:1806.03335",
     ),
+    "rnd": AgentEntry(
+        "agents.rnd", "RNDConfig", "explores by how badly a network predicts another, random one",
+        "Burda et al. 2018, arXiv:1810.12894",
+    ),
     "pqn": AgentEntry(
         "agents.pqn", "PQNConfig", "parallel Q-network: Q(λ), LayerNorm, no replay, no target network",
         "Gallici et al. 2024, arXiv:2407.04811",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -68,6 +69,21 @@ DrawNoise = Callable[[Batch, Sequence[torch.Generator]], Noise]
 """All that is random in the loss of a batch, each seed's from its own generator."""
 
 
+class Statistics(Protocol):
+    """Running numbers of all that came, which the loss finds among each batch's extras."""
+
+    def observe(self, rollout: Rollout, network: nn.Module) -> None:
+        """Take in a rollout, as the online network sees it now."""
+
+    def extras(self) -> dict[str, torch.Tensor]:
+        """The numbers, ``[K, ...]`` each, on the learner's device."""
+
+    def state_dict(self) -> State: ...
+    def load_state_dict(self, state: State) -> None: ...
+    def keep(self, seeds: Sequence[int]) -> None:
+        """Go on with the seeds at these positions of the group only."""
+
+
 class GradientLearner:
     """Q-learning from replay for a group of K seeds, with the agent's loss and network handed in.
 
@@ -83,8 +99,10 @@ class GradientLearner:
         replay: RingReplay | SequenceReplay,
         draw_noise: DrawNoise | None = None,
         generators: Sequence[torch.Generator] = (),
+        statistics: Statistics | None = None,
     ) -> None:
         self.hyper, self.loss, self.replay, self.draw_noise = hyper, loss, replay, draw_noise
+        self.statistics = statistics
         self.generators = list(generators) if draw_noise else []
         self._compiled: CompiledStep | None = None
         self._adopt(network, copy.deepcopy(network))
@@ -111,6 +129,8 @@ class GradientLearner:
     def observe(self, rollout: Rollout) -> None:
         """Put the rows into the replay and move the clock on."""
         self.replay.add(rollout)
+        if self.statistics:
+            self.statistics.observe(rollout, self.online.network)
         self.lane_steps += rollout.rows * self.replay.lanes
         self.version += 1
 
@@ -141,6 +161,9 @@ class GradientLearner:
 
     def step(self, batch: Batch, noise: Noise) -> torch.Tensor:
         """The part that runs on the device only: loss, gradient, optimizer. Returns the seeds' mean losses, summed."""
+        if self.statistics:
+            extras = {**batch.extras, **self.statistics.extras()}
+            batch = dataclasses.replace(batch, extras=extras)
         if self._compiled is not None:
             total, out = self._compiled(batch, share(batch), noise, self.hyper.lr)
         else:
@@ -189,6 +212,7 @@ class GradientLearner:
             "optimizer": self.optimizer.state_dict(),
             "replay": self.replay.state_dict(),
             "generators": [generator.get_state() for generator in self.generators],
+            "statistics": self.statistics.state_dict() if self.statistics else {},
             "metrics": dict(self._metrics),
             "updates": self.updates,
             "lane_steps": self.lane_steps,
@@ -202,6 +226,8 @@ class GradientLearner:
         self.replay.load_state_dict(state["replay"])
         for generator, saved in zip(self.generators, state["generators"], strict=True):
             generator.set_state(torch.as_tensor(saved))
+        if self.statistics:
+            self.statistics.load_state_dict(state["statistics"])
         self._metrics = {name: torch.as_tensor(v) for name, v in state["metrics"].items()}
         self.updates, self.lane_steps = state["updates"], state["lane_steps"]
         self.version = state["version"]
@@ -216,6 +242,8 @@ class GradientLearner:
         self._metrics = {name: value[kept] for name, value in self._metrics.items()}
         self.generators = [self.generators[k] for k in kept] if self.generators else []
         self.replay.keep(kept)
+        if self.statistics:
+            self.statistics.keep(kept)
 
 
 def share(batch: Batch) -> torch.Tensor:

@@ -29,6 +29,7 @@ class QActor:
         generators: Sequence[np.random.Generator],
         action_values: Callable[[Tensor], Tensor] | None = None,
         ladder_alpha: float = 0.0,
+        exploring_values: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         """An actor of as many seeds as there are generators.
 
@@ -37,8 +38,10 @@ class QActor:
             generators: one a seed, for exploration.
             action_values: makes action values [K, n, A] of the network's outputs; None: they are it.
             ladder_alpha: α of `exploration.ladder`; 0: all lanes explore alike.
+            exploring_values: what it goes by instead while it explores; None: the same.
         """
         self.noise, self.action_values = NetworkNoise(network), action_values
+        self.exploring_values = exploring_values or action_values
         self.parameters = FlatParameters(network)
         self.network = network.requires_grad_(False)
         self.generators = generators
@@ -71,12 +74,12 @@ class QActor:
         seen = obs
         if self.network.memory is not None:
             seen = obs if explore else _in_one_row(obs, first, state)
-            values, state = self._recall(obs, first, state, noise)
+            values, state = self._recall(obs, first, state, noise, explore)
         else:
             if state:
                 seen = push(state["frames"], obs, first)
                 state = {"frames": seen[:, :, 1:]}
-            values = self.values(seen, noise)
+            values = self.values(seen, noise, explore)
         mask = facts.get("action_mask")
         if explore:
             epsilon = self._epsilon(obs.shape[1])
@@ -87,12 +90,12 @@ class QActor:
         return ladder(self.epsilon, self.ladder_alpha, lanes) if self.ladder_alpha else self.epsilon
 
     def _recall(
-        self, obs: Array, first: Array, state: State, noise: Mapping[str, Tensor]
+        self, obs: Array, first: Array, state: State, noise: Mapping[str, Tensor], explore: bool
     ) -> tuple[Array, State]:
         """Action values [K, n, A] of one row of a sequence, and what is remembered after it."""
         with torch.inference_mode():
             features, memory = self._remember(obs, first, state, noise)
-            values = self._action_values(self.network.decode(features, noise))
+            values = self._action_values(self.network.decode(features, noise), explore)
         return values, {name: value.numpy() for name, value in memory.items()}
 
     def _remember(
@@ -102,20 +105,23 @@ class QActor:
         row = torch.from_numpy(obs).unsqueeze(1), torch.from_numpy(first).unsqueeze(1)
         return self.network.remember(*row, memory, noise)
 
-    def values(self, seen: Array, noise: Mapping[str, Tensor] = NO_NOISE) -> Array:
+    def values(
+        self, seen: Array, noise: Mapping[str, Tensor] = NO_NOISE, explore: bool = False
+    ) -> Array:
         """Action values [K, n, A] of what the network looks at; without noise those of its means."""
         with torch.inference_mode():
             if self.network.memory is None:
-                return self._action_values(self.network(torch.from_numpy(seen), noise))
+                return self._action_values(self.network(torch.from_numpy(seen), noise), explore)
             features, _ = self._remember(*self._parts(seen))
-            return self._action_values(self.network.decode(features))
+            return self._action_values(self.network.decode(features), explore)
 
     def members(self, seen: Array) -> Array:
         """The same as [K, 1, n, A]: of an ensemble of one."""
         return self.values(seen)[:, None]
 
-    def _action_values(self, out: Tensor) -> Array:
-        values: Array = (self.action_values(out) if self.action_values else out).numpy()
+    def _action_values(self, out: Tensor, explore: bool) -> Array:
+        chosen = self.exploring_values if explore else self.action_values
+        values: Array = (chosen(out) if chosen else out).numpy()
         return values
 
     def activations(self, seen: Array) -> list[Array]:

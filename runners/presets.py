@@ -231,6 +231,7 @@ PRESETS: Mapping[tuple[str, str], Settings] = {
     },
     ("dqn", "DeepSea-v0"): _DEEP_SEA,
     ("bootstrapped_dqn", "DeepSea-v0"): _DEEP_SEA,
+    ("rnd", "DeepSea-v0"): _DEEP_SEA,
     ("dqn", "popgym-RepeatPreviousEasy-v0"): {**_REPEAT_PREVIOUS, "double": True, "memory": "lstm"},
     ("dqn", "TMaze-v0"): {**_TMAZE, "double": True, "memory": "lstm"},
     ("pqn", "popgym-RepeatPreviousEasy-v0"): {

@@ -39,6 +39,7 @@ SMALL = {
         **_DQN, "memory_size": 16, "sequence_length": 8, "burn_in": 4, "batch_size": 8,
     },
     "bootstrapped_dqn": {**_DQN, "heads": 3},
+    "rnd": {**{k: v for k, v in _DQN.items() if k != "n_step"}, "features": 8},
     "pqn": {
         "env": "CartPole-v1", "steps": 2_048, "lanes": 16, "rollout_length": 8,
         "minibatch_size": 32, "hidden": (32, 32), "epsilon_steps": 2_000,
