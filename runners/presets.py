@@ -231,7 +231,14 @@ PRESETS: Mapping[tuple[str, str], Settings] = {
     },
     ("dqn", "DeepSea-v0"): _DEEP_SEA,
     ("bootstrapped_dqn", "DeepSea-v0"): _DEEP_SEA,
-    ("rnd", "DeepSea-v0"): _DEEP_SEA,
+    # a bonus looks ahead half a dive; at 0.99 it is the same wherever one dives
+    ("rnd", "DeepSea-v0"): {
+        **_DEEP_SEA,
+        "bonus_scale": 10.0,
+        "gamma_int": 0.9,
+        "epsilon_start": 0.1,
+        "epsilon_end": 0.1,
+    },
     ("dqn", "popgym-RepeatPreviousEasy-v0"): {**_REPEAT_PREVIOUS, "double": True, "memory": "lstm"},
     ("dqn", "TMaze-v0"): {**_TMAZE, "double": True, "memory": "lstm"},
     ("pqn", "popgym-RepeatPreviousEasy-v0"): {

@@ -60,6 +60,8 @@ CASES = {
     }),
     # each lane's head
     "bootstrapped_dqn": ("bootstrapped_dqn", "CartPole-v1", {**DQN, "heads": 3}),
+    # running statistics
+    "rnd": ("rnd", "CartPole-v1", {**DQN, "features": 8, "n_step": 1}),
     "tree_backup, fused": ("tree_backup", "FrozenLake-v1", {**TABLE, "lanes": 2}),
     "watkins_q, fused": ("watkins_q", "FrozenLake-v1", {**TABLE, "lanes": 2}),
     "dyna_q, local": ("dyna_q", "FrozenLake-v1", {**TABLE, "source": "local", "steps": 1_000}),
