@@ -90,6 +90,7 @@ _CARTPOLE: Mapping[str, Settings] = {
     **dict.fromkeys(("double_dqn", "dueling_dqn", "qrdqn", "iqn"), _DQN_CARTPOLE),
     "munchausen_dqn": _DQN_CARTPOLE,
     "bootstrapped_dqn": {**_DQN_CARTPOLE, "epsilon_start": 0.0, "epsilon_end": 0.0},
+    "rnd": {**_DQN_CARTPOLE, "n_step": 1},
     "c51": {**_DQN_CARTPOLE, "v_min": 0.0},
     "rainbow": {
         **{name: value for name, value in _DQN_CARTPOLE.items() if name != "epsilon_steps"},
@@ -234,11 +235,14 @@ PRESETS: Mapping[tuple[str, str], Settings] = {
     # a bonus looks ahead half a dive; at 0.99 it is the same wherever one dives
     ("rnd", "DeepSea-v0"): {
         **_DEEP_SEA,
-        "bonus_scale": 10.0,
+        "batch_size": 128,
+        "lr": 2e-3,
+        "target_period": 50,
+        "bonus_scale": 30.0,
         "gamma_int": 0.9,
         "epsilon_start": 0.1,
         "epsilon_end": 0.1,
-    },
+    },  # fmt: skip
     ("dqn", "popgym-RepeatPreviousEasy-v0"): {**_REPEAT_PREVIOUS, "double": True, "memory": "lstm"},
     ("dqn", "TMaze-v0"): {**_TMAZE, "double": True, "memory": "lstm"},
     ("pqn", "popgym-RepeatPreviousEasy-v0"): {
