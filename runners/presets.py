@@ -242,7 +242,7 @@ PRESETS: Mapping[tuple[str, str], Settings] = {
         "gamma_int": 0.9,
         "epsilon_start": 0.1,
         "epsilon_end": 0.1,
-    },  # fmt: skip
+    },
     ("dqn", "popgym-RepeatPreviousEasy-v0"): {**_REPEAT_PREVIOUS, "double": True, "memory": "lstm"},
     ("dqn", "TMaze-v0"): {**_TMAZE, "double": True, "memory": "lstm"},
     ("pqn", "popgym-RepeatPreviousEasy-v0"): {

@@ -21,6 +21,10 @@ def test_an_ensemble_finds_the_treasure(tmp_path):
     assert found("bootstrapped_dqn", tmp_path) == [True, True]
 
 
+def test_a_bonus_for_what_is_new_finds_the_treasure(tmp_path):
+    assert found("rnd", tmp_path) == [True, True]
+
+
 def test_epsilon_greedy_does_not(tmp_path):
     """2,000 episodes, each the right one by chance with a probability of 2^-20."""
     assert found("dqn", tmp_path) == [False, False]
