@@ -90,7 +90,12 @@ class QActor:
         return ladder(self.epsilon, self.ladder_alpha, lanes) if self.ladder_alpha else self.epsilon
 
     def _recall(
-        self, obs: Array, first: Array, state: State, noise: Mapping[str, Tensor], explore: bool
+        self,
+        obs: Array,
+        first: Array,
+        state: State,
+        noise: Mapping[str, Tensor],
+        explore: bool = False,
     ) -> tuple[Array, State]:
         """Action values [K, n, A] of one row of a sequence, and what is remembered after it."""
         with torch.inference_mode():
