@@ -19,6 +19,7 @@ from torch.nn import functional
 from agents.contract import Array, Batch, LossOut, Network, Noise, Rollout, State, group_generators
 from agents.hyper import BadValue, at_least, check, positive, unit
 from agents.learner import GradientLearner
+from agents.moments import Moments
 from agents.networks import QNetwork, initialise
 from agents.q_actor import QActor
 from agents.replay.ring import RingReplay
@@ -28,7 +29,6 @@ from envs.contract import Spec
 GROUP = 8  # seeds trained together
 
 CLIP = 5.0  # whitened observations' bound, section 2.4
-SMALLEST = 1e-8  # a standard deviation's: what never changed is divided by it
 
 
 @dataclass(frozen=True)
@@ -98,16 +98,20 @@ class RNDConfig:
     def loss(self, online: Network, target: Network, batch: Batch, noise: Noise) -> LossOut:
         """DQN's loss of rewards, the same of bonuses, and the error of the predictor (section 2.2).
 
-        A bonus is the present error at the successor, so that none is ever stale.
+        A bonus is the present error at the successor, so that none is ever stale. The predictor learns of
+        the latest rollout alone: of replayed rows it would learn that what was seen once is old.
         """
         del noise  # none
         assert isinstance(online, RNDNetwork)
         known = batch.extras
         q_tm1 = td.select(online(batch.obs), batch.action)  # [K, B, 2]
         newest = batch.next_obs[:, :, -1] if self.frame_stack > 1 else batch.next_obs
-        surprise = online.error(online.whiten(newest, known["obs_mean"], known["obs_std"]))
+        moments = known["obs_mean"], known["obs_std"]
+        errors = online.error(online.whiten(known["latest"], *moments))
+        surprise = (errors * known["latest_share"]).sum(1, keepdim=True)  # [K, 1]
         with torch.no_grad():
-            bonus = surprise / known["bonus_std"].unsqueeze(1)
+            bonus = online.error(online.whiten(newest, *moments))
+            bonus = bonus / known["bonus_std"].unsqueeze(1)
             goal = torch.stack(self.goals(online, target, batch, bonus), -1)
         loss = td.huber(q_tm1, goal, self.huber).sum(-1) + surprise
         q, v = q_tm1.detach()[..., 0], goal[..., 0]
@@ -206,49 +210,6 @@ def statistics_shape(spec: Spec) -> tuple[int, ...]:
     return (spec.num_states,) if spec.num_states else spec.obs_shape
 
 
-class Moments:
-    """Mean and variance of all rows so far, a seed's for itself; float64.
-
-    Source: Chan, Golub & LeVeque 1979, "Updating formulae and a pairwise algorithm for computing sample
-    variances", equation 2.1.
-    """
-
-    def __init__(self, seeds: int, shape: tuple[int, ...]) -> None:
-        self.count = np.zeros(seeds, np.int64)
-        self.mean, self.squares = np.zeros((2, seeds, *shape))  # squares: of the distances
-
-    def add(self, k: int, rows: Array) -> None:
-        """Rows [M, ...] of seed k."""
-        more = len(rows)
-        if not more:
-            return
-        before, total = self.count[k], self.count[k] + more
-        mean = rows.mean(0, dtype=np.float64)
-        apart = mean - self.mean[k]
-        self.squares[k] += ((rows - mean) ** 2).sum(0) + apart**2 * (before * more / total)
-        self.mean[k] += apart * (more / total)
-        self.count[k] = total
-
-    def std(self) -> Array:
-        """[K, ...], nowhere 0."""
-        count = np.maximum(self.count, 1).reshape(-1, *[1] * (self.squares.ndim - 1))
-        std: Array = np.maximum(np.sqrt(self.squares / count), SMALLEST)
-        return std
-
-    def state_dict(self) -> State:
-        return {"count": self.count, "mean": self.mean, "squares": self.squares}
-
-    def load_state_dict(self, state: State) -> None:
-        self.count, self.mean, self.squares = (
-            np.array(state[name]) for name in ("count", "mean", "squares")
-        )
-
-    def keep(self, seeds: list[int]) -> None:
-        self.count, self.mean, self.squares = (
-            x[seeds] for x in (self.count, self.mean, self.squares)
-        )
-
-
 class RNDStatistics:
     """What bonuses are measured by: moments of observations, and of the sums of bonuses to come.
 
@@ -267,6 +228,9 @@ class RNDStatistics:
         self.restart = np.zeros((seeds, lanes, *stack, *spec.obs_shape), spec.obs_dtype)
         self.newest = self.restart[:, :, -1] if stack else self.restart  # the rest stays blank
         self.restart_mask = np.ones((seeds, lanes, spec.num_actions), np.bool_)
+        # what the latest rollout's steps led to, and what each counts
+        self.latest = np.zeros((seeds, lanes, *spec.obs_shape), spec.obs_dtype)
+        self.share = np.zeros((seeds, lanes))
         self._tell()
 
     def _tell(self) -> None:
@@ -280,6 +244,8 @@ class RNDStatistics:
             "obs_std": tensor(self.observations.std()),
             "bonus_std": tensor(self.returns.std()),
             "restart": tensor(self.restart, None),
+            "latest": tensor(self.latest, None),
+            "latest_share": tensor(self.share),
         }
         if self.spec.action_mask:
             self._extras["restart_mask"] = tensor(self.restart_mask, None)
@@ -305,8 +271,12 @@ class RNDStatistics:
         seen = obs[1:]
         for k in range(seeds):
             self.observations.add(k, self._numbers(seen[:, k][valid[:, k]]))
+        rows = len(seen) * lanes
+        self.latest = seen.swapaxes(0, 1).reshape(seeds, rows, *seen.shape[3:]).copy()
+        share = valid.swapaxes(0, 1).reshape(seeds, rows)
+        self.share = share / np.maximum(share.sum(1, keepdims=True), 1)
         self._tell()
-        returns = self._returns(self._errors(seen, network), valid)
+        returns = self._returns(self._errors(len(seen), network), valid)
         for k in range(seeds):
             self.returns.add(k, returns[:, k][valid[:, k]])
         self._tell()
@@ -315,18 +285,13 @@ class RNDStatistics:
         """Observations [M, ...] as what moments are of: a state's number as a row of a 1 and zeros."""
         return rows[:, None] == np.arange(self.spec.num_states) if self.spec.num_states else rows
 
-    def _errors(self, seen: Array, network: RNDNetwork) -> Array:
-        """[T, K, n] the predictor's errors at observations [T, K, n, ...]."""
-        rows, seeds, lanes = seen.shape[:3]
-        by_seed = torch.from_numpy(
-            seen.swapaxes(0, 1).reshape(seeds, rows * lanes, *seen.shape[3:])
-        )
+    def _errors(self, rows: int, network: RNDNetwork) -> Array:
+        """[T, K, n] the predictor's errors at the latest observations."""
+        known = self._extras
         with torch.no_grad():
-            white = network.whiten(
-                by_seed.to(self.device), self._extras["obs_mean"], self._extras["obs_std"]
-            )
+            white = network.whiten(known["latest"], known["obs_mean"], known["obs_std"])
             errors: Array = network.error(white).cpu().numpy()
-        return errors.reshape(seeds, rows, lanes).swapaxes(0, 1)
+        return errors.reshape(len(errors), rows, -1).swapaxes(0, 1)
 
     def _returns(self, errors: Array, valid: Array) -> Array:
         """[T, K, n] the lanes' running sums behind each row; an ignored row adds nothing."""
@@ -343,6 +308,8 @@ class RNDStatistics:
             "carried": self.carried,
             "restart": self.restart,
             "restart_mask": self.restart_mask,
+            "latest": self.latest,
+            "share": self.share,
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -350,6 +317,7 @@ class RNDStatistics:
         self.returns.load_state_dict(state["returns"])
         for name in ("carried", "restart", "restart_mask"):
             getattr(self, name)[:] = state[name]
+        self.latest, self.share = np.array(state["latest"]), np.array(state["share"])
         self._tell()
 
     def keep(self, seeds: Sequence[int]) -> None:
@@ -360,6 +328,7 @@ class RNDStatistics:
         stacked = self.newest is not self.restart
         self.carried, self.restart = self.carried[kept], self.restart[kept]
         self.restart_mask = self.restart_mask[kept]
+        self.latest, self.share = self.latest[kept], self.share[kept]
         self.newest = self.restart[:, :, -1] if stacked else self.restart
         self._tell()
 

@@ -238,7 +238,7 @@ PRESETS: Mapping[tuple[str, str], Settings] = {
         "batch_size": 128,
         "lr": 2e-3,
         "target_period": 50,
-        "bonus_scale": 30.0,
+        "bonus_scale": 10.0,
         "gamma_int": 0.9,
         "epsilon_start": 0.1,
         "epsilon_end": 0.1,

@@ -38,6 +38,7 @@ def batch(mask=None, restart_mask=None):
     extras = {
         "obs_mean": torch.tensor([[0.0]]), "obs_std": torch.tensor([[1.0]]),
         "bonus_std": torch.tensor([4.0]), "restart": torch.tensor([[[4.0], [6.0]]]),
+        "latest": torch.tensor([[[3.0], [9.0], [4.0]]]), "latest_share": torch.tensor([[0.5, 0.0, 0.5]]),
     }  # fmt: skip
     if restart_mask is not None:
         extras["restart_mask"] = torch.tensor([restart_mask])
@@ -100,11 +101,12 @@ def test_only_legal_actions_are_bootstrapped_from():
 def test_the_loss_by_hand():
     """The predictor's errors are x²/2: 2 at 2 and ½ at 1, bonuses over a deviation of 4: ½ and ⅛.
 
-    First row: Q_E = 1 for 2, Q_I = 1 for ½ + ½ = 1: ½ + 0 + 2. Second row: Q_E = 4 for ½, Q_I = -6
-    for ⅛ + 1.25: 3.5²/2 + 7.375²/2 + ½.
+    The latest rollout led to 3 and 4, and through an ignored row to 9, clipped to 5: errors 4.5 and 8, on
+    the mean 6.25. First row: Q_E = 1 for 2, Q_I = 1 for ½ + ½ = 1: ½ + 0. Second row: Q_E = 4 for ½,
+    Q_I = -6 for ⅛ + 1.25: 3.5²/2 + 7.375²/2.
     """
     out = config().loss(network(ONLINE), network(TARGET), batch(), {})
-    assert out.loss[0].tolist() == pytest.approx([2.5, 3.5**2 / 2 + 7.375**2 / 2 + 0.5])
+    assert out.loss[0].tolist() == pytest.approx([6.75, 3.5**2 / 2 + 7.375**2 / 2 + 6.25])
     assert out.metrics["bonus"].tolist() == [[0.5, 0.125]]
     assert out.metrics["target_mean"].tolist() == [[2.0, 0.5]]
 
@@ -137,6 +139,7 @@ class PlainLoop:
             self.seen[lane // 3].append(np.eye(5)[rollout.obs[t + 1, lane]])
         self.mean = np.array([np.mean(rows, axis=0) for rows in self.seen])
         self.std = np.array([np.std(rows, axis=0) for rows in self.seen]).clip(1e-8)
+        self.latest = [(lane // 3, rollout.obs[t + 1, lane]) for t, lane in steps]
         for t, lane in steps:
             error = self.error(lane // 3, rollout.obs[t + 1, lane])
             self.carried[lane] = self.gamma * self.carried[lane] + error
@@ -165,6 +168,11 @@ def test_running_statistics_are_those_of_a_plain_loop():
         np.testing.assert_allclose(extras["obs_std"], slow.std, rtol=1e-5)
         np.testing.assert_allclose(extras["bonus_std"], slow.bonus_std(), rtol=1e-4)
         assert extras["restart"].flatten().tolist() == slow.began.tolist()
+        counted = extras["latest_share"] > 0
+        for k in range(2):
+            latest = [s for t, s in slow.latest if t == k]
+            assert extras["latest"][k][counted[k]].tolist() == latest
+        np.testing.assert_allclose(extras["latest_share"].sum(1), 1.0, rtol=1e-6)
     assert (~whole.valid).sum() > 20
 
 
