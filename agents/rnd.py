@@ -19,11 +19,11 @@ from torch.nn import functional
 from agents.contract import Array, Batch, LossOut, Network, Noise, Rollout, State, group_generators
 from agents.hyper import BadValue, at_least, check, positive, unit
 from agents.learner import GradientLearner
-from agents.moments import Moments
 from agents.networks import QNetwork, initialise
 from agents.q_actor import QActor
 from agents.replay.ring import RingReplay
 from agents.rules import td
+from agents.running import Running
 from envs.contract import Spec
 
 GROUP = 8  # seeds trained together
@@ -186,6 +186,7 @@ class RNDNetwork(QNetwork):
             QNetwork(whitened, seeds, hidden, layer_norm=False, dueling=False, device=device)
             for hidden in ((*config.hidden, *more), config.hidden)
         )
+        self.random.requires_grad_(False)
 
     def whiten(self, obs: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         """Single observations [K, B, ...] less their mean, over their deviation [K, ...], clipped (section 2.4).
@@ -221,8 +222,8 @@ class RNDStatistics:
         self, config: RNDConfig, spec: Spec, seeds: int, lanes: int, device: torch.device
     ) -> None:
         self.spec, self.gamma, self.device = spec, config.gamma_int, device
-        self.observations = Moments(seeds, statistics_shape(spec))
-        self.returns = Moments(seeds, ())
+        self.observations = Running(seeds, statistics_shape(spec))
+        self.returns = Running(seeds)
         self.carried = np.zeros((seeds, lanes))
         stack = (config.frame_stack,) if config.frame_stack > 1 else ()
         self.restart = np.zeros((seeds, lanes, *stack, *spec.obs_shape), spec.obs_dtype)
@@ -241,8 +242,8 @@ class RNDStatistics:
 
         self._extras = {
             "obs_mean": tensor(self.observations.mean),
-            "obs_std": tensor(self.observations.std()),
-            "bonus_std": tensor(self.returns.std()),
+            "obs_std": tensor(self.observations.deviation()),
+            "bonus_std": tensor(self.returns.deviation()),
             "restart": tensor(self.restart, None),
             "latest": tensor(self.latest, None),
             "latest_share": tensor(self.share),
@@ -269,21 +270,19 @@ class RNDStatistics:
             if masks is not None:
                 self.restart_mask[first[t]] = masks[t][first[t]]
         seen = obs[1:]
-        for k in range(seeds):
-            self.observations.add(k, self._numbers(seen[:, k][valid[:, k]]))
-        rows = len(seen) * lanes
+        rows, counts = len(seen) * lanes, _by_row(valid)
+        self.observations.add(self._numbers(_by_row(seen)), counts)
         self.latest = seen.swapaxes(0, 1).reshape(seeds, rows, *seen.shape[3:]).copy()
         share = valid.swapaxes(0, 1).reshape(seeds, rows)
         self.share = share / np.maximum(share.sum(1, keepdims=True), 1)
         self._tell()
         returns = self._returns(self._errors(len(seen), network), valid)
-        for k in range(seeds):
-            self.returns.add(k, returns[:, k][valid[:, k]])
+        self.returns.add(_by_row(returns), counts)
         self._tell()
 
     def _numbers(self, rows: Array) -> Array:
-        """Observations [M, ...] as what moments are of: a state's number as a row of a 1 and zeros."""
-        return rows[:, None] == np.arange(self.spec.num_states) if self.spec.num_states else rows
+        """Observations [M, K, ...] as what moments are of: a state's number as a row of a 1 and zeros."""
+        return rows[..., None] == np.arange(self.spec.num_states) if self.spec.num_states else rows
 
     def _errors(self, rows: int, network: RNDNetwork) -> Array:
         """[T, K, n] the predictor's errors at the latest observations."""
@@ -331,6 +330,11 @@ class RNDStatistics:
         self.latest, self.share = self.latest[kept], self.share[kept]
         self.newest = self.restart[:, :, -1] if stacked else self.restart
         self._tell()
+
+
+def _by_row(column: Array) -> Array:
+    """[T, K, n, ...] as [T n, K, ...]."""
+    return column.swapaxes(1, 2).reshape(-1, column.shape[1], *column.shape[3:])
 
 
 def make_actor(config: RNDConfig, spec: Spec, generators: Sequence[np.random.Generator]) -> QActor:

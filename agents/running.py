@@ -14,7 +14,8 @@ _EPS = 1e-8  # added to a variance
 class Running:
     """Mean and sample variance, a seed's own, of all that came so far; float64.
 
-    Source: Welford 1962, Technometrics 4(3), as Elsayed et al. 2024, arXiv:2410.14606, take it for observations.
+    Source: Chan, Golub & LeVeque 1979, "Updating formulae and a pairwise algorithm for computing sample
+    variances", equation 2.1; of one row at a time that is Welford's (1962, Technometrics 4(3)).
     """
 
     def __init__(self, seeds: int, shape: tuple[int, ...] = ()) -> None:
@@ -22,18 +23,22 @@ class Running:
         self.count: Array = np.zeros((seeds, *(1 for _ in shape)), np.int64)
         self.mean: Array = np.zeros((seeds, *shape))
         self.squares: Array = np.zeros((seeds, *shape))  # sum of (x - mean)²
-        self._deviation: Array | None = None  # until the next number
+        self._deviation: Array | None = None  # until the next row
 
     def add(self, x: Array, counts: Array) -> None:
-        """Take in x [K, *shape] of the seeds where ``counts`` [K] is true.
+        """Take in the rows x [M, K, *shape] where ``counts`` [M, K] is true.
 
         No array is changed in place: what `params` published stays as it was.
         """
-        counts = counts.reshape(self.count.shape)
-        self.count = self.count + counts
-        off = (x - self.mean) * counts
-        self.mean = self.mean + off / np.maximum(self.count, 1)
-        self.squares = self.squares + off * (x - self.mean)
+        counts = counts.reshape(len(counts), *self.count.shape)
+        more = counts.sum(0)
+        total = self.count + more
+        mean = (x * counts).sum(0, dtype=np.float64) / np.maximum(more, 1)
+        apart, part = mean - self.mean, more / np.maximum(total, 1)
+        within = (counts * (x - mean) ** 2).sum(0)
+        self.squares = self.squares + within + apart**2 * (self.count * part)
+        self.mean = self.mean + apart * part
+        self.count = total
         self._deviation = None
 
     def deviation(self) -> Array:
@@ -76,7 +81,7 @@ class RewardScale:
         """Take in one row of rewards [K]; ``done`` at an end of either kind, rows not ``valid`` count for nothing."""
         total = self.gamma * (1.0 - done) * self.total + reward
         self.total = np.where(valid, total, self.total)
-        self.running.add(self.total, valid)
+        self.running.add(self.total[None], valid[None])
 
     def unit(self) -> Array:
         """What a reward of 1 is divided by, [K]."""

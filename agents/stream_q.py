@@ -204,7 +204,7 @@ class StreamQLearner:
         counts = first[0] & ~self.newest_first
         for t, row in enumerate(obs):
             if counts.any():
-                self.observations.add(row, counts)
+                self.observations.add(row[None], counts[None])
             seen[:, t] = normalised(row, self.observations.mean, self._scale())
             counts = np.ones_like(counts)
         return torch.from_numpy(seen)

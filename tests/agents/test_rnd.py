@@ -122,6 +122,12 @@ def test_it_explores_by_both_values_and_is_evaluated_by_rewards_alone():
     assert actor.values(obs).tolist() == [[[1.0, 2.0]] * 3]
 
 
+def deviation(rows):
+    """A sample's, 1 of less than two."""
+    variance = np.var(rows, axis=0, ddof=1) if len(rows) > 1 else np.ones(np.shape(rows)[1:])
+    return np.sqrt(variance + 1e-8)
+
+
 class PlainLoop:
     """The statistics of two seeds of three lanes, row by row, each seed's lists kept whole."""
 
@@ -138,7 +144,7 @@ class PlainLoop:
         for t, lane in steps:
             self.seen[lane // 3].append(np.eye(5)[rollout.obs[t + 1, lane]])
         self.mean = np.array([np.mean(rows, axis=0) for rows in self.seen])
-        self.std = np.array([np.std(rows, axis=0) for rows in self.seen]).clip(1e-8)
+        self.std = np.array([deviation(rows) for rows in self.seen])
         self.latest = [(lane // 3, rollout.obs[t + 1, lane]) for t, lane in steps]
         for t, lane in steps:
             error = self.error(lane // 3, rollout.obs[t + 1, lane])
@@ -146,7 +152,7 @@ class PlainLoop:
             self.sums[lane // 3].append(self.carried[lane])
 
     def bonus_std(self):
-        return np.array([np.std(sums) for sums in self.sums]).clip(1e-8)
+        return np.array([deviation(sums) for sums in self.sums])
 
     def error(self, k, state):
         white = np.clip((np.eye(5)[state] - self.mean[k]) / self.std[k], -5, 5)
@@ -223,7 +229,7 @@ def test_what_is_seen_often_brings_less_than_what_is_not():
     states = torch.arange(size * size).expand(2, -1)
     white = learner.online.network.whiten(states, known["obs_mean"], known["obs_std"])
     error = learner.online.network.error(white).detach().numpy()
-    seen = known["obs_mean"].numpy()[:, :-1] * learner.statistics.observations.count[:, None]
+    seen = known["obs_mean"].numpy()[:, :-1] * learner.statistics.observations.count
     for k in range(2):
         assert (seen[k] == 0).sum() >= size * (size - 1) // 2
         assert error[k, seen[k] > 50].max() < error[k, seen[k] == 0].min()

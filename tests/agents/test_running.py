@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from agents.running import RewardScale, Running, normalised
 
@@ -13,7 +14,7 @@ def test_mean_and_deviation_are_those_of_the_whole_stream():
     counts = rng.random((200, 2)) < 0.7
     made = Running(2, (3,))
     for t in range(200):
-        made.add(x[t], counts[t])
+        made.add(x[t : t + 1], counts[t : t + 1])
         for k in range(2):
             seen = x[: t + 1, k][counts[: t + 1, k]]
             if len(seen):
@@ -22,11 +23,26 @@ def test_mean_and_deviation_are_those_of_the_whole_stream():
             np.testing.assert_allclose(made.deviation()[k], np.sqrt(variance + 1e-8), rtol=1e-9)
 
 
+@pytest.mark.parametrize("cut", [1, 2, 50, 99])
+def test_rows_at_once_are_rows_one_by_one(cut):
+    """Of bytes too, whose squares do not fit a byte."""
+    rng = np.random.default_rng(2)
+    x = rng.integers(0, 256, (100, 2, 3)).astype(np.uint8)
+    counts = rng.random((100, 2)) < 0.5
+    made = Running(2, (3,))
+    made.add(x[:cut], counts[:cut])
+    made.add(x[cut:], counts[cut:])
+    for k in range(2):
+        seen = x[:, k][counts[:, k]].astype(np.float64)
+        np.testing.assert_allclose(made.mean[k], seen.mean(0), rtol=1e-12)
+        np.testing.assert_allclose(made.deviation()[k] ** 2, seen.var(0, ddof=1), rtol=1e-9)
+
+
 def test_what_was_published_stays_as_it_was():
     made = Running(1, (2,))
-    made.add(np.array([[1.0, 2.0]]), np.ones(1, bool))
+    made.add(np.array([[[1.0, 2.0]]]), np.ones((1, 1), bool))
     mean = made.mean
-    made.add(np.array([[3.0, 6.0]]), np.ones(1, bool))
+    made.add(np.array([[[3.0, 6.0]]]), np.ones((1, 1), bool))
     assert mean.tolist() == [[1.0, 2.0]]
     assert made.mean.tolist() == [[2.0, 4.0]]
 
