@@ -124,6 +124,14 @@ PRESETS: Mapping[tuple[str, str], Settings] = {
         "lr": 1.5e-3,
         "reward_scale": 0.1,
     },
+    ("pqn", "Acrobot-v1"): {
+        "steps": 307_200,
+        "eval_every": 16_384,
+        "lanes": 32,
+        "rollout_length": 32,
+        "lr": 1.5e-3,
+        "reward_scale": 0.1,
+    },
     **{(agent, "CartPole-v1"): table for agent, table in _CARTPOLE.items()},
     # Elsayed et al. 2024, whose runs are longer; found on seeds 100 to 107, which all hold the pole at
     # 30,000. A policy may still be lost later: the best weights are the ones to take.
