@@ -21,6 +21,7 @@ for the convolutions.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -181,6 +182,7 @@ class DQNConfig:
             ),
         ]
 
+    @functools.cached_property
     def head(self) -> Head:
         """What the network's outputs mean."""
         if self.distributional == "none":
@@ -191,7 +193,7 @@ class DQNConfig:
 
     def loss(self, online: Network, target: Network, batch: Batch, noise: Noise) -> LossOut:
         """The distance of each transition's prediction from its target (Mnih et al. 2015, Algorithm 1)."""
-        head, own = self.head(), noise.get("online", NO_NOISE)
+        head, own = self.head, noise.get("online", NO_NOISE)
         out_tm1 = td.select(online(batch.obs, own), batch.action)
         with torch.no_grad():
             goal = self.goal(head, online, target, batch, noise)
@@ -218,12 +220,12 @@ class DQNConfig:
             )
             values, weights = head.mixture(out_t, log_pi.exp(), self.munchausen_tau * log_pi)
             reward = reward + self._bonus(head, target, batch, noise)
-        else:
-            selector = (
-                online(batch.next_obs, noise.get("selector", NO_NOISE)) if self.double else out_t
-            )
-            a_t = td.greedy_action(head.values(selector), batch.next_action_mask)
+        elif self.double:
+            selector = head.values(online(batch.next_obs, noise.get("selector", NO_NOISE)))
+            a_t = td.greedy_action(selector, batch.next_action_mask)
             values, weights = head.successor(td.select(out_t, a_t))
+        else:
+            values, weights = head.best(out_t, batch.next_action_mask)
         goal = td.bootstrap(head.column(reward), head.column(batch.discount), self._raw(values))
         return (td.squash(goal) if self.value_rescale else goal), weights
 
@@ -241,7 +243,7 @@ class DQNConfig:
 
     def action_values(self, out: Tensor) -> Tensor:
         """[K, n, A] what the policy goes by, of the network's outputs."""
-        return self._raw(self.head().values(out))
+        return self._raw(self.head.values(out))
 
     def passes(self) -> list[str]:
         """The passes through a network that a loss makes, by the names of their noise."""
@@ -260,7 +262,7 @@ def make_network(config: DQNConfig, spec: Spec, seeds: int, device: torch.device
         dueling=config.dueling,
         device=device,
         frame_stack=config.frame_stack,
-        outputs=config.head().outputs,
+        outputs=config.head.outputs,
         implicit=config.distributional == "iqn",
         noisy_sigma=config.noisy_sigma if config.noisy else 0.0,
         dropout=config.dropout,

@@ -37,6 +37,9 @@ class Head(Protocol):
     def successor(self, out: Tensor) -> Target:
         """What the outputs of one action say of its value."""
 
+    def best(self, out: Tensor, mask: Tensor | None) -> Target:
+        """The same of the legal action of the highest value."""
+
     def mixture(self, out: Tensor, policy: Tensor, cost: Tensor) -> Target:
         """The same of a policy [K, B, A] over actions, each of which costs [K, B, A]."""
 
@@ -65,6 +68,10 @@ class Scalar:
     def successor(self, out: Tensor) -> Target:
         """One value."""
         return out, None
+
+    def best(self, out: Tensor, mask: Tensor | None) -> Target:
+        """The maximum."""
+        return td.legal(out, mask).amax(-1), None
 
     def mixture(self, out: Tensor, policy: Tensor, cost: Tensor) -> Target:
         """The policy's mean."""
@@ -103,6 +110,10 @@ class Categorical:
     def successor(self, out: Tensor) -> Target:
         """The places, with their probabilities."""
         return self.support(out).expand(out.shape), torch.softmax(out, -1)
+
+    def best(self, out: Tensor, mask: Tensor | None) -> Target:
+        """By the highest mean."""
+        return self.successor(td.select(out, td.greedy_action(self.values(out), mask)))
 
     def mixture(self, out: Tensor, policy: Tensor, cost: Tensor) -> Target:
         """The places of all actions; probabilities times the policy's."""
@@ -145,6 +156,10 @@ class Quantile:
     def successor(self, out: Tensor) -> Target:
         """The quantiles, of equal weight."""
         return out, None
+
+    def best(self, out: Tensor, mask: Tensor | None) -> Target:
+        """By the highest mean."""
+        return self.successor(td.select(out, td.greedy_action(self.values(out), mask)))
 
     def mixture(self, out: Tensor, policy: Tensor, cost: Tensor) -> Target:
         """The quantiles of all actions, weighted by the policy."""

@@ -19,6 +19,8 @@ NO_NOISE: Mapping[str, Tensor] = {}
 class Layer(nn.Module):
     """A layer without hooks: looking for them takes longer than a small layer does."""
 
+    random = False  # whether it takes noise
+
     def __call__(self, *inputs: Any) -> Tensor:
         """`forward`, at once."""
         y: Tensor = self.forward(*inputs)
@@ -61,6 +63,8 @@ class NoisyLinear(Layer):
 
     Source: Fortunato et al. 2018, arXiv:1706.10295, equations 9 to 11.
     """
+
+    random = True
 
     def __init__(
         self, seeds: int, inputs: int, outputs: int, device: torch.device, sigma: float, name: str
@@ -105,6 +109,8 @@ class Dropout(Layer):
     Source: Srivastava et al. 2014, Journal of Machine Learning Research 15, section 4, with the factor
     taken at training.
     """
+
+    random = True
 
     def __init__(self, name: str, width: int, rate: float) -> None:
         super().__init__()

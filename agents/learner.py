@@ -181,12 +181,12 @@ class GradientLearner:
 
     def _target_is_due(self) -> bool:
         """Whether this update's lane step is the first past a multiple of ``target_period``."""
+        return self._periods(self.updates) > self._periods(self.updates - 1)
+
+    def _periods(self, updates: int) -> float:
+        """How many of ``target_period`` lane steps have gone by then."""
         h = self.hyper
-        before, now = (
-            (h.learning_starts + u / h.replay_ratio) // h.target_period
-            for u in (self.updates - 1, self.updates)
-        )
-        return now > before
+        return (h.learning_starts + updates / h.replay_ratio) // h.target_period
 
     def params(self) -> Params:
         """The online parameters and ε at the clock."""

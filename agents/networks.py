@@ -259,7 +259,7 @@ class QNetwork(nn.Module):
 
 def _through(layers: nn.ModuleList, x: Tensor, noise: Mapping[str, Tensor]) -> Tensor:
     for layer in layers:
-        x = layer(x, noise) if isinstance(layer, NoisyLinear | Dropout) else layer(x)
+        x = layer(x, noise) if layer.random else layer(x)
     return x
 
 

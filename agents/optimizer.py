@@ -47,10 +47,7 @@ class FlatAdam:
             The sum, without gradient.
         """
         total = torch.dot(loss.reshape(-1), share.reshape(-1))
-        # zeros where a parameter has no part in the loss
-        gradients = torch.autograd.grad(
-            total, self.leaves, allow_unused=True, materialize_grads=True
-        )
+        gradients = torch.autograd.grad(total, self.leaves)
         with torch.no_grad():
             torch._foreach_copy_(self.grad_views, gradients)
             # each seed's gradient to a norm of at most the bound, as `clip_grad_norm_` does

@@ -52,6 +52,7 @@ class RingReplay(Rows):
         # A quarter more draws than needed make a second round rare.
         draws = shape[1] if self.priorities else shape[1] + shape[1] // 4 + 8
         self.draws = np.empty((shape[0], draws))
+        self.picks = np.empty(self.draws.shape, np.int64)
         self.sampled = np.zeros(shape, np.int64)  # row · lanes + lane
         self.out_weight = np.ones(shape, np.float32)
         self.indices = np.zeros((2, *shape, self.frame_stack), np.int64)  # -1: a blank frame
@@ -127,9 +128,8 @@ class RingReplay(Rows):
     def _picks(self) -> Array:
         """Rows to try, [K, D] as row · lanes + lane."""
         if self.priorities is None:
-            held = (self._head - self.tail) * self.lanes
-            picks: Array = (self.draws * held).astype(np.int64) + self.tail * self.lanes
-            return picks
+            _uniform(self.draws, self.tail * self.lanes, self._head * self.lanes, self.picks)
+            return self.picks
         return self.draw_by_priority(self.draws, self.out_weight)
 
     def _admit(self, start: int) -> None:
@@ -152,6 +152,13 @@ class RingReplay(Rows):
         """Go on with the seeds at these positions of the group only."""
         super().keep(seeds)
         self._allocate_batch()
+
+
+@kernel()
+def _uniform(draws, low, high, picks):  # type: ignore[no-untyped-def]
+    """Whole numbers from ``low`` to below ``high`` by uniform draws [K, D]; in one pass."""
+    for k, d in np.ndindex(draws.shape):
+        picks[k, d] = low + np.int64(draws[k, d] * (high - low))
 
 
 @kernel()
