@@ -8,7 +8,8 @@ A line is added for
   that does not (``--seeds 30``), and where all do nothing can be claimed;
 * ``published``: a figure with a public source, of the same environment, steps, and way to evaluate.
 
-The steps and all other settings are the preset's. The verdict is on the mean over the seeds 0, 1, ...
+The steps and all other settings are the preset's; where seeds stop once they have solved the environment, a
+claim says so. The verdict is on the mean over the seeds 0, 1, ...
 """
 
 from __future__ import annotations
@@ -30,7 +31,13 @@ class Claim(NamedTuple):
     kind: Literal["exact", "measured", "published"]
     source: str
     seeds: int = 5  # over which the score is the mean
+    until_solved: bool = False  # each seed stops there, or at the preset's steps
     published: str = ""  # what others report there, in words: budgets and ways to evaluate differ
+
+    @property
+    def changes(self) -> dict[str, bool]:
+        """Settings that are not the preset's."""
+        return {"until_solved": True} if self.until_solved else {}
 
     def holds(self, score: float) -> bool:
         """Whether a score lies inside; NaN never does."""

@@ -15,6 +15,8 @@ from runners.errors import BadInput, RunFailed, command, leave
 from runners.evaluate import Parser, at_least
 
 if TYPE_CHECKING:
+    import argparse
+
     from rich.table import Table
 
     from runners.config import RunConfig
@@ -81,7 +83,7 @@ def reproduce(
     from runners.resolve import make_config
 
     console = console or SilentConsole()
-    configs = [make_config(claim.agent, claim.env) for claim in claims]
+    configs = [make_config(claim.agent, claim.env, **claim.changes) for claim in claims]
     verdicts = []
     for turn, (claim, config) in enumerate(zip(claims, configs, strict=True), 1):
         title = f"{turn} of {len(claims)}: {claim.agent} on {claim.env}"
@@ -125,14 +127,15 @@ def measure(
     source = f"seeds {measured[0]}-{measured[-1]}, torch {torch}"
     return Claim(  # rounded outwards
         config.agent, config.env, metric, math.floor(1e4 * low) / 1e4, math.ceil(1e4 * high) / 1e4,
-        "measured", source,
+        "measured", source, until_solved=config.until_solved,
     )  # fmt: skip
 
 
 def line_of(claim: Claim) -> str:
     """The claim as a line of runners/claims.py."""
     values = [f'"{value}"' if isinstance(value, str) else f"{value!r}" for value in claim[:7]]
-    return f"    Claim({', '.join(values)}),"
+    stop = ", until_solved=True" if claim.until_solved else ""
+    return f"    Claim({', '.join(values)}{stop}),"
 
 
 # -- What is printed -----------------------------------------------------------------------------
@@ -150,7 +153,7 @@ def cells(verdict: Verdict) -> list[str]:
     return [
         claim.agent,
         claim.env,
-        f"{human(verdict.steps)} x {len(verdict.scores)}",
+        f"{_budget(claim, verdict.steps)} x {len(verdict.scores)}",
         f"{number(verdict.score)}{interval}{outside}",
         claimed(claim),
         f"{claim.kind}: {claim.source}",
@@ -191,16 +194,27 @@ def print_claims(claims: Sequence[Claim]) -> None:
     from runners.report import print_table
 
     rows = [
-        [c.agent, c.env, f"{_steps(c)} x {c.seeds}", claimed(c), f"{c.kind}: {c.source}"]
+        [
+            c.agent,
+            c.env,
+            f"{_budget(c, _steps(c))} x {c.seeds}",
+            claimed(c),
+            f"{c.kind}: {c.source}",
+        ]
         for c in claims
     ]
     columns = (*COLUMNS[:3], *COLUMNS[4:6])
     print_table(f"{len(claims)} claims", table(columns, rows))
 
 
-def _steps(claim: Claim) -> str:
+def _steps(claim: Claim) -> int:
     steps = presets.preset(claim.agent, claim.env)[1].get("steps")
-    return human(steps) if isinstance(steps, int) else "?"
+    assert isinstance(steps, int), f"a claim of {claim.agent} on {claim.env} needs a budget"
+    return steps
+
+
+def _budget(claim: Claim, steps: int) -> str:
+    return f"until solved, <= {human(steps)}" if claim.until_solved else human(steps)
 
 
 # -- The command line ----------------------------------------------------------------------------
@@ -233,6 +247,11 @@ def _parser() -> Parser:
     add("--all", action="store_true", help="check every claim")
     add("--list", action="store_true", help="list the claims, train nothing")
     add("--measure", action="store_true", help=f"train seeds {FRESH}, ... and print a claim")
+    add(
+        "--until-solved",
+        action="store_true",
+        help="measure seeds that stop once they have solved it",
+    )
     add("--seeds", type=at_least(1), metavar="K", help=f"(as claimed; {MEASURED} to measure)")
     add("--markdown", action="store_true", help="print the table in Markdown")
     add("--out", default="runs", metavar="DIR", help="parent of run folders (runs)")
@@ -240,15 +259,17 @@ def _parser() -> Parser:
     return parser
 
 
-def _measure(agent: str | None, env: str | None, seeds: int, out: str, console: Console) -> int:
+def _measure(asked: argparse.Namespace, console: Console) -> int:
     from runners.resolve import make_config
     from runners.train import SignalFlag
 
+    agent, env, seeds = asked.agent, asked.env, asked.seeds or MEASURED
     if agent is None or env is None:
         raise BadInput("--measure: name the agent and the environment, as in dqn --env CartPole-v1")
     if seeds < 2:
         raise BadInput(f"--seeds: got {seeds}, takes at least 2 to measure an interval")
-    claim = measure(make_config(agent, env), seeds, out, console, SignalFlag())
+    config = make_config(agent, env, until_solved=asked.until_solved)
+    claim = measure(config, seeds, asked.out, console, SignalFlag())
     sys.stdout.write(f"{line_of(claim)}\n")
     return 0
 
@@ -264,14 +285,15 @@ def main(argv: Sequence[str]) -> int:
         raise BadInput("agent: none is named; name one, or write --all or --list")
     if asked.agent is not None and asked.all:
         raise BadInput(f"--all: {asked.agent} is named; leave one of the two out")
+    if asked.until_solved and not asked.measure:
+        raise BadInput("--until-solved: a claim says itself how long to train; leave it out")
     from runners.console import make_console
     from runners.report import print_table
     from runners.train import SignalFlag
 
     console, began = make_console(asked.quiet), time.monotonic()
     if asked.measure:
-        seeds = asked.seeds or MEASURED
-        return _measure(asked.agent, asked.env, seeds, asked.out, console)
+        return _measure(asked, console)
     chosen = select(asked.agent, asked.env)
     verdicts = reproduce(chosen, asked.seeds, asked.out, console=console, stop_asked=SignalFlag())
     console.message(f"done in {duration(time.monotonic() - began)}")
