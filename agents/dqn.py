@@ -220,14 +220,23 @@ class DQNConfig:
             )
             values, weights = head.mixture(out_t, log_pi.exp(), self.munchausen_tau * log_pi)
             reward = reward + self._bonus(head, target, batch, noise)
-        elif self.double:
-            selector = head.values(online(batch.next_obs, noise.get("selector", NO_NOISE)))
-            a_t = td.greedy_action(selector, batch.next_action_mask)
+        elif self._chooses_apart:
+            selector = online if self.double else target
+            chooses = head.values(selector(batch.next_obs, noise.get("selector", NO_NOISE)))
+            a_t = td.greedy_action(chooses, batch.next_action_mask)
             values, weights = head.successor(td.select(out_t, a_t))
         else:
             values, weights = head.best(out_t, batch.next_action_mask)
         goal = td.bootstrap(head.column(reward), head.column(batch.discount), self._raw(values))
         return (td.squash(goal) if self.value_rescale else goal), weights
+
+    @property
+    def _chooses_apart(self) -> bool:
+        """Whether the next action is chosen in a pass of its own: by the other network, or by other fractions.
+
+        Drawn ones favour an action by chance; valued by the same, it would be valued too high (IQN, Algorithm 1).
+        """
+        return self.double or self.distributional == "iqn"
 
     def _bonus(self, head: Head, target: Network, batch: Batch, noise: Noise) -> Tensor:
         """Munchausen's: the scaled log-probability of the action taken."""
@@ -247,7 +256,7 @@ class DQNConfig:
 
     def passes(self) -> list[str]:
         """The passes through a network that a loss makes, by the names of their noise."""
-        second = ["bonus"] if self.munchausen else ["selector"] if self.double else []
+        second = ["bonus"] if self.munchausen else ["selector"] if self._chooses_apart else []
         # over a sequence each network goes once
         return ["online", "target", *(second if self.memory == "none" else [])]
 

@@ -85,7 +85,7 @@ MORE = {
         f"{DQN}::test_gradient_flows_through_the_prediction_only",
     ),
     "double Q-learning chooses by the values": Mutant(
-        "agents/dqn.py", "td.greedy_action(selector, batch", "td.greedy_action(head.values(out_t), batch",
+        "agents/dqn.py", "td.greedy_action(chooses, batch", "td.greedy_action(head.values(out_t), batch",
         f"{DQN}::test_the_gradient_by_hand",
     ),
     "the trace is not cut at an end": Mutant(

@@ -245,6 +245,28 @@ def test_implicit_quantiles_by_a_plain_loop():
             torch.testing.assert_close(found[0, b, :, n], expected, rtol=1e-4, atol=1e-5)
 
 
+def test_iqn_chooses_by_other_fractions_than_it_values():
+    """By the selector's fractions action 1 is best (0 and 2), by the target's it is worth 1 and 3.
+
+    Chosen and valued by the target's own, it would be action 0, of 5 and 5. r = 1, γ = ½:
+    the target's values are 1.5 and 2.5, their mean 2; the online network says 0.
+    """
+    out = {
+        "target": [[5.0, 5.0], [1.0, 3.0]],
+        "selector": [[0.0, 0.0], [2.0, 2.0]],
+        "online": [[0.0, 0.0], [0.0, 0.0]],
+    }
+
+    def network(obs, noise):
+        return torch.tensor(out[noise["pass"]])[None, None]
+
+    noise = {name: {"pass": name, "taus": torch.tensor([[[0.25, 0.75]]])} for name in out}
+    config = dqn.DQNConfig(distributional="iqn", atoms=2)
+    found = config.loss(network, network, HAND, noise)
+    assert found.metrics["target_mean"].item() == 2.0
+    assert config.passes() == ["online", "target", "selector"]
+
+
 def test_a_dueling_distribution_has_the_mean_of_its_streams_at_each_place():
     made = learner(distributional="qr", atoms=4, dueling=True)
     network, obs = made.online.network, some_batch().obs
