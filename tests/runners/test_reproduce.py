@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import sys
 import pytest
 
 from agents import AGENTS, planning
-from runners import group, outcome, presets, reproduce
+from runners import group, outcome, presets, reproduce, resolve
 from runners.claims import CLAIMS, Claim
 from runners.console import SilentConsole
 from runners.resolve import make_config
@@ -51,9 +52,12 @@ def test_every_claim_can_be_checked():
 
 @pytest.mark.parametrize("c", [c for c in CLAIMS if c.kind == "exact"], ids=lambda c: f"{c[:2]}")
 def test_exact_claims_are_what_dynamic_programming_gives(c):
-    setting = group.make_setting(make_config(c.agent, c.env))
+    setting = group.make_setting(
+        make_config("q_learning", c.env, steps=1)
+    )  # whose actor has no state
     steps = outcome.horizon(setting)
-    policy = planning.greedy(planning.q_star(setting.mdp, setting.config.hyper.gamma))
+    gamma = make_config(c.agent, c.env).hyper.gamma
+    policy = planning.greedy(planning.q_star(setting.mdp, gamma))
     assert c.holds(float(planning.policy_value(setting.mdp, policy, steps)))
     if c.source.endswith("optimum"):
         assert c.holds(planning.optimal_value(setting.mdp, steps))
@@ -119,6 +123,32 @@ def test_a_table_in_markdown(small, monkeypatch, tmp_path, capsys):
     assert second.split("|")[3].strip() == "2k x 1"
     assert second.split("|")[4].strip().endswith(", outside")
     assert "[" not in second  # one seed has no interval
+
+
+def test_seeds_that_stop_once_they_have_solved_it(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(
+        presets.PRESETS, ("q_learning", "FrozenLake-v1"), {**LAKE, "eval_every": 500}
+    )
+    monkeypatch.setattr(resolve, "threshold", lambda env: 0.0)
+    believe(monkeypatch, claim(until_solved=True), claim(metric="final_return"))
+    assert reproduce.main(["--all", "--markdown", "--quiet", "--out", str(tmp_path)]) == 0
+    first, second = capsys.readouterr().out.splitlines()[2:]
+    assert first.split("|")[3].strip() == "until solved, <= 2k x 2"
+    assert second.split("|")[3].strip() == "2k x 2"
+    steps = {
+        json.loads((folder / "summary.json").read_text())["lane_steps"]
+        for folder in tmp_path.iterdir()
+    }
+    assert len(steps) == 2
+    line = ["q_learning", "--env", "FrozenLake-v1", "--measure", "--until-solved", "--quiet"]
+    monkeypatch.setattr(reproduce, "MEASURED", 3)
+    assert reproduce.main([*line, "--out", str(tmp_path)]) in (
+        0,
+        1,
+    )  # 1: of one score there is no interval
+    told = capsys.readouterr()
+    assert "until_solved=True)," in told.out or "without a spread" in told.err
+    assert reproduce.main(["--all", "--until-solved", "--out", str(tmp_path)]) == 2
 
 
 def test_seeds_that_are_asked_for(small, monkeypatch, tmp_path, capsys):
