@@ -104,6 +104,26 @@ def test_pqn_solves_cartpole_with_its_preset(tmp_path):
         assert np.mean(result["final_returns"]) >= resolve.threshold("CartPole-v1")
 
 
+@pytest.mark.slow  # ten seconds to a minute on one core
+@pytest.mark.parametrize(
+    "agent",
+    [
+        "double_dqn",
+        "dueling_dqn",
+        "c51",
+        "qrdqn",
+        "iqn",
+        "munchausen_dqn",
+        "rainbow",
+        "bootstrapped_dqn",
+    ],
+)
+def test_dqns_family_solves_cartpole_with_its_presets(agent, tmp_path):
+    """All but iqn and bootstrapped_dqn did on all of the seeds 1000 to 1009."""
+    config = make_config(agent, "CartPole-v1", until_solved=True)
+    assert [result["solved"] for result in results(config, range(2), tmp_path)] == [True] * 2
+
+
 @pytest.mark.slow  # a minute on one core
 def test_stream_q_solves_cartpole_with_its_preset(tmp_path):
     """Of seeds 100 to 107 seven hold the pole in all episodes at 20,000 steps, all eight at 30,000; here 40,000."""
