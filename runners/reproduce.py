@@ -38,6 +38,7 @@ exit status: those of train; 1 where a score lies outside what is claimed"""
 
 FRESH = 1_000  # the first of the seeds that are measured: none that a verdict is on
 MEASURED = 10  # seeds
+LEVEL = 0.99  # of a measured interval: of fifty claims, 95 % each would let two fail by chance
 
 
 class Verdict(NamedTuple):
@@ -103,7 +104,7 @@ def measure(
 ) -> Claim:
     """What can be claimed of a configuration: where the mean of fresh seeds will lie.
 
-    The ends are those of a 95 % prediction interval, for the verdict's mean has an error of its own.
+    The ends are those of a 99 % prediction interval, for the verdict's mean has an error of its own.
 
     Raises:
         RunFailed: all seeds have the same score. Ten at the best score there is do not say how far
@@ -122,7 +123,7 @@ def measure(
             f"all {seeds} seeds score {number(scores[0])}: without a spread there is no interval; "
             "measure more --seeds, or claim what dynamic programming gives as exact"
         )
-    low, high = stats.prediction_interval(scores, Claim._field_defaults["seeds"])
+    low, high = stats.prediction_interval(scores, Claim._field_defaults["seeds"], LEVEL)
     torch = ".".join((provenance.versions()["torch"] or "").split(".")[:2])
     source = f"seeds {measured[0]}-{measured[-1]}, torch {torch}"
     return Claim(  # rounded outwards

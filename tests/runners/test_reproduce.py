@@ -169,7 +169,7 @@ def test_a_measurement_is_a_line_that_holds(small, tmp_path, capsys):
     assert made.source.startswith("seeds 1000-1002, torch 2.")
     folder = RunFolder(next(tmp_path.iterdir()))
     assert folder.seeds() == [1000, 1001, 1002]  # none that a verdict is on
-    low, high = prediction_interval(folder.summary()["policy_value"], 5)
+    low, high = prediction_interval(folder.summary()["policy_value"], 5, 0.99)
     assert made.low <= low <= high <= made.high
     assert made[3:5] == pytest.approx((low, high), abs=1e-4)
 
@@ -190,7 +190,7 @@ def test_deep_agents_are_measured_by_their_returns(tmp_path):
     made = reproduce.measure(config, 2, str(tmp_path), SilentConsole())
     assert made.metric == "final_return"
     folder = RunFolder(next(tmp_path.iterdir()))
-    low, high = prediction_interval(folder.summary()["final_return"]["per_seed"], 5)
+    low, high = prediction_interval(folder.summary()["final_return"]["per_seed"], 5, 0.99)
     assert made[3:5] == pytest.approx((low, high), abs=1e-4)
 
 
