@@ -130,7 +130,7 @@ def test_an_actor_sees_the_stacks_that_the_replay_rebuilds():
     seen = []
     network = image_network(1, 3)
     actor = QActor(network, [np.random.default_rng(0)])
-    actor.values = lambda obs, noise: (seen.append(obs.copy()), np.zeros((1, 2, 6)))[1]
+    actor.values = lambda obs, noise, explore: (seen.append(obs.copy()), np.zeros((1, 2, 6)))[1]
     rng = np.random.default_rng(1)
     obs = rng.integers(1, 255, (7, 2, 84, 84), dtype=np.uint8)
     first = np.array([[1, 1], [0, 0], [0, 1], [0, 0], [0, 0], [1, 0], [0, 0]], bool)
