@@ -87,7 +87,8 @@ _DQN_CARTPOLE: Settings = {
 _CARTPOLE: Mapping[str, Settings] = {
     "dqn": {**_DQN_CARTPOLE, "double": True},
     # a scaled return is at most 10 at the discount of 0.99
-    **dict.fromkeys(("double_dqn", "dueling_dqn", "qrdqn", "iqn"), _DQN_CARTPOLE),
+    **dict.fromkeys(("double_dqn", "dueling_dqn", "qrdqn"), _DQN_CARTPOLE),
+    "iqn": {**_DQN_CARTPOLE, "atoms": 8},  # more fractions take longer in proportion
     "munchausen_dqn": _DQN_CARTPOLE,
     "bootstrapped_dqn": {**_DQN_CARTPOLE, "epsilon_start": 0.0, "epsilon_end": 0.0},
     "rnd": {**_DQN_CARTPOLE, "n_step": 1},

@@ -104,7 +104,8 @@ def test_pqn_solves_cartpole_with_its_preset(tmp_path):
         assert np.mean(result["final_returns"]) >= resolve.threshold("CartPole-v1")
 
 
-@pytest.mark.slow  # ten seconds to a minute on one core
+@pytest.mark.slow  # ten seconds to some minutes on one core
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     "agent",
     [
