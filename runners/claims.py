@@ -105,6 +105,7 @@ CLAIMS: tuple[Claim, ...] = (
     _pole("munchausen_dqn", 487.0395, 504.5425),
     _pole("c51", 480.0413, 508.4007),
     _pole("qrdqn", 492.4948, 503.3032, published=f"500, 50k steps, {_ZOO}"),
+    _pole("iqn", 477.0396, 513.4524, _FIVE),
     _pole("rainbow", 485.7874, 507.1126),
     _pole("stream_q", 498.8797, 500.7823),
     _pole("pqn", 496.9507, 502.1293, published="495.1, CleanRL's PQN, 500k steps, 3 seeds"),
