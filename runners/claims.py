@@ -125,6 +125,10 @@ CLAIMS: tuple[Claim, ...] = (
         "dqn", "LunarLander-v3", "final_return", 58.4349, 352.3349, "measured", _FIVE,
         published="195.2, SLM Lab's DQN, 300k steps, 4 seeds",
     ),
+    Claim(
+        "pqn", "MinAtar/Breakout", "final_return", 5.8708, 19.7572, "measured", _FIVE,
+        published="10, Young & Tian's DQN, 5M steps, 30 seeds, read off a figure",
+    ),
     *_exact("DeepSea-v0", 0.99, _OPTIMUM, "rnd"),
     Claim("bootstrapped_dqn", "DeepSea-v0", "final_return", 0.99, 0.99, "exact", _OPTIMUM),
     Claim("r2d2", "popgym-RepeatPreviousEasy-v0", "final_return", 0.912, 1.0, "measured", _FIVE),
