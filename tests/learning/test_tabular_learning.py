@@ -109,5 +109,5 @@ def test_monte_carlo_learns_the_lake():
 @pytest.mark.slow  # 5 million steps
 def test_a_model_knows_the_large_lake():
     values, _, best = learned("prioritized_sweeping", "FrozenLake8x8-v1", planning_steps=5)
-    assert best == pytest.approx(0.863, abs=1e-3)  # at γ = 0.99; the best of all is 0.913
+    assert best == pytest.approx(0.8936, abs=1e-3)  # at γ = 0.995; what knows the step, 0.913
     assert min(values) > best - 0.02
