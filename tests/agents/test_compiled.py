@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from agents import dqn
+from agents import AGENTS, dqn
 from agents.compiled import CompiledStep
 from agents.learner import share
 from runners import group as groups
@@ -76,6 +76,16 @@ def test_it_runs_where_nothing_can_be_read(switches):
     step = CompiledStep(made.loss, made.online, made.target, made.optimizer)
     total, _ = step.plain(batch, share(batch), noise, 1e-3, made.optimizer.bias())
     assert total.device.type == "meta"
+
+
+@pytest.mark.parametrize("name", [name for name, entry in AGENTS.items() if entry.compiles])
+def test_every_agent_that_is_said_to_compile_has_such_a_step(name):
+    made, batch = make_learner(name, SPECS["box"]), meta_batch(SPECS["box"])
+    noise = made.draw_noise(batch, made.generators) if made.draw_noise else {}
+    made.compile()
+    made._compiled._compiled = made._compiled.plain
+    assert made.step(batch, noise).device.type == "meta"
+    assert made._metrics["td_error"].shape == batch.reward.shape
 
 
 @pytest.mark.slow  # three processes that compile

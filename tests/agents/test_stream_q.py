@@ -18,6 +18,7 @@ from runners.errors import BadInput
 from runners.resolve import make_config
 from runners.sources import Plan
 from runners.train import one_thread
+from tests.agents.tables import cut
 from tests.agents.test_groups import Training, config_of
 
 CPU = torch.device("cpu")
@@ -60,18 +61,6 @@ def learn(made, rows):
     for _ in range(made.updates_due()):
         made.update()
     return made
-
-
-def cut(whole, *lengths):
-    """The same rows as several rollouts."""
-    start = 0
-    for length in lengths:
-        here, more = slice(start, start + length), slice(start, start + length + 1)
-        start += length
-        yield Rollout(
-            whole.obs[more], whole.first[more], whole.action[here], whole.reward[here],
-            whole.terminated[here], whole.truncated[here],
-        )  # fmt: skip
 
 
 # -- By hand -------------------------------------------------------------------------------------

@@ -6,6 +6,8 @@ step, the largest of the values is often one that was too lucky.
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -42,6 +44,11 @@ def test_dropout_lowers_what_is_estimated_too_high(tmp_path):
         for layer_norm in (False, True)
         for dropout in (0.0, 0.02)
     )
+    named = {"dqn": plain, "dropout": dropped, "layer norm": norm, "both": both}
+    for name, seen in named.items():  # seen with -s
+        low, high = t_interval(seen)
+        change = paired_difference(plain, seen)
+        sys.stdout.write(f"{name}: {np.mean(seen):+.3f} ({low:+.3f} .. {high:+.3f}), {change}\n")
     assert t_interval(plain).lo > 0
     assert paired_difference(plain, dropped).interval.lo > 0
     assert paired_difference(norm, both).interval.lo > 0

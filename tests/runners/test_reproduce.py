@@ -63,6 +63,15 @@ def test_exact_claims_are_what_dynamic_programming_gives(c):
         assert c.holds(planning.optimal_value(setting.mdp, steps))
 
 
+@pytest.mark.parametrize(
+    "c", [c for c in CLAIMS if c.metric == "policy_value"], ids=lambda c: f"{c[:2]}"
+)
+def test_no_policy_is_claimed_to_be_worth_more_than_the_best(c):
+    setting = group.make_setting(make_config("q_learning", c.env, steps=1))
+    best = planning.optimal_value(setting.mdp, outcome.horizon(setting))
+    assert c.low <= c.high <= best + 1e-5
+
+
 def test_a_claim_holds_between_its_ends():
     assert claim(1.0, 2.0).holds(1.0)
     assert claim(1.0, 2.0).holds(2.0)
