@@ -47,8 +47,11 @@ def test_dropout_lowers_what_is_estimated_too_high(tmp_path):
     named = {"dqn": plain, "dropout": dropped, "layer norm": norm, "both": both}
     for name, seen in named.items():  # seen with -s
         low, high = t_interval(seen)
-        change = paired_difference(plain, seen)
-        sys.stdout.write(f"{name}: {np.mean(seen):+.3f} ({low:+.3f} .. {high:+.3f}), {change}\n")
+        mean, (below, above) = paired_difference(seen, plain)
+        sys.stdout.write(
+            f"{name}: {np.mean(seen):+.3f} ({low:+.3f} .. {high:+.3f}), "
+            f"less dqn's {mean:+.3f} ({below:+.3f} .. {above:+.3f})\n"
+        )
     assert t_interval(plain).lo > 0
     assert paired_difference(plain, dropped).interval.lo > 0
     assert paired_difference(norm, both).interval.lo > 0
