@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 
-from agents.contract import Batch, Loss, LossOut, Network, Noise
+from agents.contract import Batch, Draws, LossOut, Network
+from agents.learner import DrawnLoss
 from agents.networks import FlatParameters
 from agents.optimizer import FlatAdam
 
@@ -22,30 +23,30 @@ class CompiledStep:
     """
 
     def __init__(
-        self, loss: Loss, online: FlatParameters, target: FlatParameters, optimizer: FlatAdam
+        self, loss: DrawnLoss, online: FlatParameters, target: FlatParameters, optimizer: FlatAdam
     ) -> None:
         self.loss, self.online, self.target, self.optimizer = loss, online, target, optimizer
         self._compiled = torch.compile(self.plain, fullgraph=True, dynamic=False)
 
     def __call__(
-        self, batch: Batch, share: Tensor, noise: Noise, lr: float
+        self, batch: Batch, share: Tensor, drawn: Draws, lr: float
     ) -> tuple[Tensor, LossOut]:
         """One step down the gradient of ``sum(share * loss)``; that sum, and what the loss gave."""
         result: tuple[Tensor, LossOut] = self._compiled(
-            batch, share, noise, lr, self.optimizer.bias()
+            batch, share, drawn, lr, self.optimizer.bias()
         )
         return result
 
     @torch.no_grad()
     def plain(
-        self, batch: Batch, share: Tensor, noise: Noise, lr: float, bias: Tensor
+        self, batch: Batch, share: Tensor, drawn: Draws, lr: float, bias: Tensor
     ) -> tuple[Tensor, LossOut]:
         """The same, not compiled: slower than `FlatAdam.step`, whose operations no graph can hold."""
         target = _at(self.target.network, self.target.views(self.target.flat))
 
         def total(leaves: list[Tensor]) -> tuple[Tensor, tuple[Tensor, LossOut]]:
-            out = self.loss(_at(self.online.network, leaves), target, batch, noise)
-            mean = torch.dot(out.loss.reshape(-1), share.reshape(-1))
+            out = self.loss(_at(self.online.network, leaves), target, batch, drawn)
+            mean = (out.loss * share).sum()
             return mean, (mean, out)
 
         # by the leaves: a gradient by the flat buffer itself is a sum of as many buffers as there are leaves

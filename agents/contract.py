@@ -95,6 +95,8 @@ Network = Callable[..., torch.Tensor]
 Noise = Mapping[str, Mapping[str, torch.Tensor]]
 """All that is random in a loss, drawn before: what each pass through a network takes, by the pass's
 name and then the layer's."""
+Draws = Mapping[str, torch.Tensor]
+"""The same as it is drawn: one tensor for each kind of numbers."""
 Loss = Callable[[Network, Network, Batch, Noise], LossOut]
 
 

@@ -34,7 +34,7 @@ from agents.contract import Batch, Loss, LossOut, Network, Noise, group_generato
 from agents.heads import Categorical, Head, Quantile, Scalar, Target
 from agents.hyper import BadValue, Range, at_least, check, positive, unit
 from agents.layers import NO_NOISE
-from agents.learner import DrawNoise, GradientLearner
+from agents.learner import GradientLearner
 from agents.networks import QNetwork, initialise
 from agents.noise import NetworkNoise
 from agents.q_actor import QActor
@@ -303,7 +303,9 @@ def make_learner(
     loss: Loss = config.loss
     if config.memory != "none":
         loss = over_sequences(loss, config.burn_in)
-    return GradientLearner(config, loss, network, replay, _draws(config, network), generators)
+    fractions = config.atoms if config.distributional == "iqn" else 0
+    noise = NetworkNoise(network, config.passes(), fractions)
+    return GradientLearner(config, loss, network, replay, noise or None, generators)
 
 
 def _replay(
@@ -331,15 +333,3 @@ def _priorities(config: DQNConfig) -> Callable[[int, int], Priorities] | None:
         return None
     settings = config.priority_alpha, config.priority_beta, config.priority_beta_steps
     return lambda seeds, places: Priorities(seeds, places, *settings)
-
-
-def _draws(config: DQNConfig, network: QNetwork) -> DrawNoise | None:
-    """How the noise of a batch is drawn; None where nothing is random."""
-    random = NetworkNoise(network, config.atoms if config.distributional == "iqn" else 0)
-    if not random:
-        return None
-
-    def draw(batch: Batch, generators: Sequence[torch.Generator]) -> Noise:
-        return random.draw(config.passes(), batch.action.shape[-1], generators, network.device)
-
-    return draw

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -15,7 +16,10 @@ from torch import nn
 from agents.contract import (
     Array,
     Batch,
+    Draws,
     Loss,
+    LossOut,
+    Network,
     Noise,
     NonFiniteLoss,
     Params,
@@ -65,8 +69,18 @@ class ReplayHyper(Protocol):
 TD_POINTS = {"td_p5": 0.05, "td_p50": 0.5, "td_p95": 0.95}
 """Quantiles of TD errors that tell of an agent's health."""
 
-DrawNoise = Callable[[Batch, Sequence[torch.Generator]], Noise]
-"""All that is random in the loss of a batch, each seed's from its own generator."""
+
+class NoiseSource(Protocol):
+    """All that is random in a loss."""
+
+    def draw(self, batch: Batch, generators: Sequence[torch.Generator]) -> Draws:
+        """The numbers for a batch, each seed's from its own generator, on the batch's device."""
+
+    def named(self, drawn: Draws) -> Noise:
+        """What the loss takes of them; part of the step, so it reads nothing."""
+
+
+DrawnLoss = Callable[[Network, Network, Batch, Draws], LossOut]
 
 
 class Statistics(Protocol):
@@ -97,13 +111,14 @@ class GradientLearner:
         loss: Loss,
         network: nn.Module,
         replay: RingReplay | SequenceReplay,
-        draw_noise: DrawNoise | None = None,
+        noise: NoiseSource | None = None,
         generators: Sequence[torch.Generator] = (),
         statistics: Statistics | None = None,
     ) -> None:
-        self.hyper, self.loss, self.replay, self.draw_noise = hyper, loss, replay, draw_noise
+        self.hyper, self.replay, self.noise = hyper, replay, noise
+        self.loss = _drawn(loss, noise)
         self.statistics = statistics
-        self.generators = list(generators) if draw_noise else []
+        self.generators = list(generators) if noise else []
         self._compiled: CompiledStep | None = None
         self._adopt(network, copy.deepcopy(network))
         self.updates = 0
@@ -148,8 +163,7 @@ class GradientLearner:
             NonFiniteLoss: the loss was NaN or infinite; the parameters are spoilt.
         """
         batch = to_device(self.replay.sample(), self.device)
-        noise = self.draw_noise(batch, self.generators) if self.draw_noise else {}
-        total = self.step(batch, noise)
+        total = self.step(batch, self.draw(batch))
         self.updates += 1
         if not math.isfinite(read_if_free(total)):
             raise NonFiniteLoss(self.updates, batch)
@@ -159,15 +173,19 @@ class GradientLearner:
         if self._target_is_due():
             self.target.flat.lerp_(self.online.flat, self.hyper.target_tau)
 
-    def step(self, batch: Batch, noise: Noise) -> torch.Tensor:
+    def draw(self, batch: Batch) -> Draws:
+        """All that is random in the step to come."""
+        return self.noise.draw(batch, self.generators) if self.noise else {}
+
+    def step(self, batch: Batch, drawn: Draws) -> torch.Tensor:
         """The part that runs on the device only: loss, gradient, optimizer. Returns the seeds' mean losses, summed."""
         if self.statistics:
             extras = {**batch.extras, **self.statistics.extras()}
             batch = dataclasses.replace(batch, extras=extras)
         if self._compiled is not None:
-            total, out = self._compiled(batch, share(batch), noise, self.hyper.lr)
+            total, out = self._compiled(batch, share(batch), drawn, self.hyper.lr)
         else:
-            out = self.loss(self.online.network, self.target.network, batch, noise)
+            out = self.loss(self.online.network, self.target.network, batch, drawn)
             total = self.optimizer.step(out.loss, share(batch), self.hyper.lr)
         self._metrics = {"loss": out.loss.detach(), **out.metrics}
         self._priority = out.priority
@@ -246,12 +264,24 @@ class GradientLearner:
             self.statistics.keep(kept)
 
 
+def _drawn(loss: Loss, noise: NoiseSource | None) -> DrawnLoss:
+    """The loss, of numbers as they are drawn."""
+    if noise is None:
+        return lambda online, target, batch, _: loss(online, target, batch, {})
+    return lambda online, target, batch, drawn: loss(online, target, batch, noise.named(drawn))
+
+
 def share(batch: Batch) -> torch.Tensor:
     """[K, B] what each sample's loss counts: a mean over B, importance weights included."""
-    size = batch.action.shape[-1]
     if batch.weight is None:
-        return torch.full_like(batch.reward, 1.0 / size)
-    return batch.weight / size
+        return _equal(batch.reward.shape, batch.reward.device)
+    return batch.weight / batch.weight.shape[-1]
+
+
+@functools.lru_cache
+def _equal(shape: torch.Size, device: torch.device) -> torch.Tensor:
+    """[K, B] all 1 / B; kept, for most updates ask for the same. Nobody writes to it."""
+    return torch.full(shape, 1.0 / shape[-1], device=device)
 
 
 def read_metrics(metrics: dict[str, torch.Tensor], reward_scale: float) -> dict[str, Array]:

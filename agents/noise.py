@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from agents.contract import Noise
+from agents.contract import Batch, Draws, Noise
 from agents.layers import Dropout, NoisyLinear
 
 Name = TypeVar("Name")
@@ -22,47 +22,55 @@ Name = TypeVar("Name")
 class NetworkNoise:
     """What the random layers of one network take, by name."""
 
-    def __init__(self, network: nn.Module, fractions: int = 0) -> None:
-        """``fractions`` N: as many quantile fractions a row are wanted as "taus" [K, B, N]."""
+    def __init__(self, network: nn.Module, passes: Sequence[str] = (), fractions: int = 0) -> None:
+        """A loss makes these passes through it.
+
+        ``fractions`` N: as many quantile fractions a row are wanted as "taus" [K, B, N].
+        """
         modules = list(network.modules())
         self.gaussian: dict[str, int] = {}
         for layer in modules:
             if isinstance(layer, NoisyLinear):
                 self.gaussian |= layer.noise_widths()
         self.masks = {m.name: (m.width, m.rate) for m in modules if isinstance(m, Dropout)}
-        self.fractions = fractions
+        self.passes, self.fractions = passes, fractions
+        # how many numbers each pass and side of a layer takes, once, and how many for every row
+        self._shared = {(name, side): w for name in passes for side, w in self.gaussian.items()}
+        self._by_row = {("online", layer): width for layer, (width, _) in self.masks.items()}
+        if fractions:
+            self._by_row |= {(name, "taus"): fractions for name in passes}
 
     def __bool__(self) -> bool:
         """Whether anything is random."""
         return bool(self.gaussian or self.masks or self.fractions)
 
-    def draw(
-        self,
-        passes: Sequence[str],
-        rows: int,
-        generators: Sequence[torch.Generator],
-        device: torch.device,
-    ) -> Noise:
-        """The noise of each pass for a batch of ``rows`` a seed, each with its own.
+    def draw(self, batch: Batch, generators: Sequence[torch.Generator]) -> Draws:
+        """The numbers that `named` tells apart, [K, 1, all] Gaussian and [K, B, all] uniform ones.
 
-        Gaussian noise [K, 1, width] is the same for all rows; masks [K, rows, width] are for the pass
-        "online", the one that learns, fractions [K, rows, N] for all.
+        One tensor a kind: a compiled step looks at each tensor that it is handed.
         """
-        noise: dict[str, dict[str, Tensor]] = {name: {} for name in passes}
-        if self.gaussian:
-            widths = {(name, side): w for name in passes for side, w in self.gaussian.items()}
-            total = sum(widths.values())
-            drawn = [torch.randn(total, generator=g, device=g.device) for g in generators]
-            numbers = _root(torch.stack(drawn)).unsqueeze(1).to(device)
-            for (name, side), part in _split(numbers, widths):
-                noise[name][side] = part
-        widths = {("online", layer): width for layer, (width, _) in self.masks.items()}
-        if self.fractions:
-            widths |= {(name, "taus"): self.fractions for name in passes}
-        if widths:
-            shape = (rows, sum(widths.values()))
+        drawn = {}
+        if total := sum(self._shared.values()):
+            gaussian = [torch.randn(1, total, generator=g, device=g.device) for g in generators]
+            drawn["gaussian"] = torch.stack(gaussian)
+        if total := sum(self._by_row.values()):
+            shape = (batch.action.shape[-1], total)
             uniform = [torch.rand(shape, generator=g, device=g.device) for g in generators]
-            for (name, layer), part in _split(torch.stack(uniform).to(device), widths):
+            drawn["uniform"] = torch.stack(uniform)
+        return {kind: numbers.to(batch.action.device) for kind, numbers in drawn.items()}
+
+    def named(self, drawn: Draws) -> Noise:
+        """The noise of each pass, of numbers drawn; each pass has its own.
+
+        Gaussian noise [K, 1, width] is the same for all rows; masks [K, B, width] are for the pass
+        "online", the one that learns, fractions [K, B, N] for all.
+        """
+        noise: dict[str, dict[str, Tensor]] = {name: {} for name in self.passes}
+        if "gaussian" in drawn:
+            for (name, side), part in _split(_root(drawn["gaussian"]), self._shared):
+                noise[name][side] = part
+        if "uniform" in drawn:
+            for (name, layer), part in _split(drawn["uniform"], self._by_row):
                 noise[name][layer] = self._mask(layer, part)
         return noise
 

@@ -46,7 +46,7 @@ class FlatAdam:
         Returns:
             The sum, without gradient.
         """
-        total = torch.dot(loss.reshape(-1), share.reshape(-1))
+        total = (loss * share).sum()
         gradients = torch.autograd.grad(total, self.leaves)
         with torch.no_grad():
             torch._foreach_copy_(self.grad_views, gradients)

@@ -48,10 +48,8 @@ class Priorities:
 
     def weights(self, k: int, places: Array, lane_steps: int, out: Array) -> None:
         """Importance weights [B] of rows drawn, ``(N P(i))^-β`` over the largest (section 3.4)."""
-        tree = self.trees[k]
-        share = tree[self.leaves + places] * (self.count[k] / tree[1])
-        np.power(share, -linear(lane_steps, self.beta, 1.0, self.beta_steps), out=out)
-        out /= out.max()
+        beta = linear(lane_steps, self.beta, 1.0, self.beta_steps)
+        _weigh(self.trees[k], places, self.count[k], beta, out)
 
     def state_dict(self) -> State:
         """The leaves: the sums follow from them."""
@@ -120,6 +118,17 @@ def _draw(tree, uniform, places):  # type: ignore[no-untyped-def]
     part = tree[1] / uniform.size
     for i in range(uniform.size):
         places[i] = find(tree, (i + uniform[i]) * part)
+
+
+@kernel()
+def _weigh(tree, places, count, beta, out):  # type: ignore[no-untyped-def]
+    leaves = tree.shape[0] // 2
+    largest = 0.0
+    for i in range(places.size):
+        out[i] = (count * tree[leaves + places[i]] / tree[1]) ** -beta
+        largest = max(largest, out[i])
+    for i in range(places.size):
+        out[i] /= largest
 
 
 @kernel()

@@ -48,9 +48,9 @@ def compare(switches, compiled, steps):
         made.target.flat.mul_(0.5)
     step = CompiledStep(other.loss, other.online, other.target, other.optimizer)
     for batch in batches(steps):
-        noise = eager.draw_noise(batch, eager.generators) if eager.draw_noise else {}
-        total = eager.step(batch, noise)
-        call = (batch, share(batch), noise, eager.hyper.lr)
+        drawn = eager.draw(batch)
+        total = eager.step(batch, drawn)
+        call = (batch, share(batch), drawn, eager.hyper.lr)
         found, out = step(*call) if compiled else step.plain(*call, other.optimizer.bias())
         torch.testing.assert_close(found, total, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(out.priority, eager._priority, rtol=1e-3, atol=1e-4)
@@ -72,19 +72,17 @@ def test_compiled(switches):
 @pytest.mark.parametrize("switches", SWITCHES)
 def test_it_runs_where_nothing_can_be_read(switches):
     made, batch = make_learner("dqn", SPECS["box"], **switches), meta_batch(SPECS["box"])
-    noise = made.draw_noise(batch, made.generators) if made.draw_noise else {}
     step = CompiledStep(made.loss, made.online, made.target, made.optimizer)
-    total, _ = step.plain(batch, share(batch), noise, 1e-3, made.optimizer.bias())
+    total, _ = step.plain(batch, share(batch), made.draw(batch), 1e-3, made.optimizer.bias())
     assert total.device.type == "meta"
 
 
 @pytest.mark.parametrize("name", [name for name, entry in AGENTS.items() if entry.compiles])
 def test_every_agent_that_is_said_to_compile_has_such_a_step(name):
     made, batch = make_learner(name, SPECS["box"]), meta_batch(SPECS["box"])
-    noise = made.draw_noise(batch, made.generators) if made.draw_noise else {}
     made.compile()
     made._compiled._compiled = made._compiled.plain
-    assert made.step(batch, noise).device.type == "meta"
+    assert made.step(batch, made.draw(batch)).device.type == "meta"
     assert made._metrics["td_error"].shape == batch.reward.shape
 
 

@@ -179,19 +179,22 @@ def test_a_noisy_layer_by_hand():
     assert layer(x, noise).item() == 25.0
 
 
+def noise_of(made):
+    """What the next step's loss is handed."""
+    return made.noise.named(made.draw(some_batch()))
+
+
 def test_the_noise_is_factorised_gaussian():
     """f(ε) = sign(ε)√|ε| has mean 0 and E|ε| = √(2/π) as its variance; each pass has its own."""
     made = learner(noisy=True, hidden=(500,))
-    noise = made.draw_noise(some_batch(), made.generators)
+    noise = noise_of(made)
     assert set(noise) == {"online", "target"}
     drawn = noise["online"]["head.in"]
     assert drawn.shape == (1, 1, 500)
     assert abs(drawn.mean()) < 5 * math.sqrt(0.8 / 500)
     assert drawn.square().mean().item() == pytest.approx(math.sqrt(2 / math.pi), abs=0.2)
     assert not torch.equal(drawn, noise["target"]["head.in"])
-    assert not torch.equal(
-        drawn, made.draw_noise(some_batch(), made.generators)["online"]["head.in"]
-    )
+    assert not torch.equal(drawn, noise_of(made)["online"]["head.in"])
 
 
 def test_each_lane_acts_by_noise_of_its_own_and_none_when_greedy():
@@ -209,7 +212,7 @@ def test_each_lane_acts_by_noise_of_its_own_and_none_when_greedy():
 
 def test_dropout_is_in_the_prediction_alone():
     made = learner(dropout=0.25, hidden=(400,), double=True)
-    noise = made.draw_noise(some_batch(), made.generators)
+    noise = noise_of(made)
     mask = noise["online"]["dropout0"]
     assert noise["target"] == noise["selector"] == {}
     assert mask.shape == (1, 4, 400)
@@ -227,7 +230,7 @@ def test_implicit_quantiles_by_a_plain_loop():
     """φ(τ) = ReLU(Σ cos(πiτ) wᵢ + b), times the features, through what is behind, τ by τ."""
     made = learner(distributional="iqn", atoms=5, hidden=(8, 6), dueling=True)
     network, batch = made.online.network, some_batch()
-    taus = made.draw_noise(batch, made.generators)["online"]["taus"]
+    taus = noise_of(made)["online"]["taus"]
     assert taus.shape == (1, 4, 5)
     found = network(batch.obs, {"taus": taus})
     assert found.shape == (1, 4, 3, 5)
@@ -276,5 +279,5 @@ def test_a_dueling_distribution_has_the_mean_of_its_streams_at_each_place():
 
 
 def test_an_ordinary_network_draws_nothing():
-    assert learner().draw_noise is None
+    assert learner().noise is None
     assert not NetworkNoise(learner().online.network)
