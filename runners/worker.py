@@ -2,14 +2,14 @@
 
 One plain class, whichever process it runs in. It owns whole blocks: a block is one vector
 environment of n lanes of one seed with one exploration stream, so that what a block does depends on
-nothing but itself. Columns are seed-major: seed 0's blocks, then seed 1's.
+nothing but itself. Columns are seed-major: seed 0's blocks, then seed 1's; a worker has a part of them.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
@@ -26,16 +26,38 @@ from envs.contract import (
 from runners import seeding
 from runners.checked import CheckedSimulator, finite
 from runners.seeding import Stream
+from runners.slots import Slot, new_slot, rows_of
 from runners.sources import Plan
 
 MakeSimulator = Callable[[int, int], VectorSimulator]
 """(seed, block) to that block's simulator."""
 MakeActor = Callable[[Sequence[np.random.Generator]], Actor]
 """One exploration stream a seed to an actor for all of them."""
+MakeGenerator = Callable[[int, int], np.random.Generator]
+"""(seed, block) to that block's exploration stream."""
+
+
+def actor_stream(seed: int, block: int) -> np.random.Generator:
+    """The exploration stream of a block that has not been replaced."""
+    return seeding.generator(seed, Stream.ACTOR, block)
+
+
+class Block(NamedTuple):
+    """One vector environment of one seed."""
+
+    k: int  # the seed's position in the group
+    b: int  # its position among the seed's blocks
+    env: CheckedSimulator
+    generator: np.random.Generator
+
+    @property
+    def name(self) -> str:
+        """In a state."""
+        return f"{self.k}.{self.b}"
 
 
 class RolloutWorker:
-    """Steps K seeds x B blocks x n lanes and records what happens."""
+    """Steps blocks of n lanes, of K seeds with B blocks each, and records what happens."""
 
     def __init__(
         self,
@@ -48,73 +70,77 @@ class RolloutWorker:
         *,
         max_rows: int,
         reward_dtype: type[np.floating[Any]],
+        columns: range | None = None,
+        make_generator: MakeGenerator = actor_stream,
     ) -> None:
+        """It has the blocks ``columns`` of all ``K * blocks``, seed-major; None: all."""
         self.env_id, self.spec, self.make_actor = env_id, spec, make_actor
-        self.seeds, self.max_rows, self.reward_dtype = list(seeds), max_rows, reward_dtype
-        self.simulators = [[make_simulator(seed, b) for b in range(blocks)] for seed in seeds]
-        self.generators = [
-            [seeding.generator(seed, Stream.ACTOR, b) for b in range(blocks)] for seed in seeds
-        ]
-        self.lanes = self.simulators[0][0].num_envs
-        self.resumable = all(isinstance(env, Resumable) for row in self.simulators for env in row)
+        self.seeds, self.reward_dtype = list(seeds), reward_dtype
+        self.blocks: list[Block] = []
+        for column in range(len(seeds) * blocks) if columns is None else columns:
+            k, b = divmod(column, blocks)
+            env = make_simulator(seeds[k], b)
+            checked = CheckedSimulator(env, env_id, column * env.num_envs)
+            self.blocks.append(Block(k, b, checked, make_generator(seeds[k], b)))
+        self.lanes = self.blocks[0].env.env.num_envs
+        self.resumable = all(isinstance(block.env.env, Resumable) for block in self.blocks)
         self.steps_done = 0  # rows so far, for messages
-        self.newest = 0  # the row that is row 0 of the next rollout
+        self.rows_begun = np.zeros(1, np.int64)  # a sign of life, for whoever watches
         self.pending_reset: int | None = None  # number of the checkpoint that asked for it
         self.range_warned = False
-        self._watch()
         self._build_actors()
-        self._allocate()
+        self._tile_bounds()
+        self.slot = self.new_slot(max_rows)
         self._begin()
 
-    def _watch(self) -> None:
-        """Number every simulator by its seed and its block, and look at what it returns."""
-        self.blocks = []
-        for k, row in enumerate(self.simulators):
-            for b, env in enumerate(row):
-                first_lane = (k * len(row) + b) * self.lanes
-                self.blocks.append((k, b, CheckedSimulator(env, self.env_id, first_lane)))
+    def new_slot(self, rows: int) -> Slot:
+        """Room for rollouts of this worker."""
+        return new_slot(self.spec, rows, len(self.blocks), self.lanes, self.reward_dtype)
 
     def _build_actors(self) -> None:
         """One actor a block position: it acts for that block of every seed at once."""
-        blocks = range(len(self.simulators[0]))
-        self.actors = [self.make_actor([row[b] for row in self.generators]) for b in blocks]
-        self.actor_states = [actor.initial_state(self.lanes) for actor in self.actors]
+        self.actors: dict[int, Actor] = {}
+        self.parts: dict[int, slice] = {}  # the columns each acts for
+        self.actor_states: dict[int, State] = {}
+        for b in sorted({block.b for block in self.blocks}):
+            columns = [c for c, block in enumerate(self.blocks) if block.b == b]
+            stride = columns[1] - columns[0] if len(columns) > 1 else 1
+            self.parts[b] = slice(columns[0], columns[-1] + 1, stride)
+            self.actors[b] = self.make_actor([self.blocks[c].generator for c in columns])
+            self.actor_states[b] = self.actors[b].initial_state(self.lanes)
 
-    def _allocate(self) -> None:
-        spec, rows = self.spec, self.max_rows
-        shape = (len(self.seeds), len(self.simulators[0]), self.lanes)  # K, B, n
-        self.obs = np.zeros((rows + 1, *shape, *spec.obs_shape), spec.obs_dtype)
-        self.first = np.zeros((rows + 1, *shape), np.bool_)
-        self.action = np.zeros((rows, *shape, *spec.action_shape), spec.action_dtype)
-        self.reward = np.zeros((rows, *shape), self.reward_dtype)
-        self.terminated = np.zeros((rows, *shape), np.bool_)
-        self.truncated = np.zeros((rows, *shape), np.bool_)
-        self.done_before = np.zeros(shape, np.bool_)  # in the row before row 0
-        space = self.simulators[0][0].single_observation_space
-        if isinstance(space, spaces.Box):  # a row's bounds, laid out like the row
-            lanes = int(np.prod(shape))
+    def _tile_bounds(self) -> None:
+        """A row's bounds, laid out like the row."""
+        space = self.blocks[0].env.env.single_observation_space
+        if isinstance(space, spaces.Box):
+            lanes, dtype = len(self.blocks) * self.lanes, self.spec.obs_dtype
             self.low, self.high = (
-                np.tile(bound.astype(spec.obs_dtype).ravel(), lanes)
-                for bound in (space.low, space.high)
+                np.tile(bound.astype(dtype).ravel(), lanes) for bound in (space.low, space.high)
             )
-        self.facts: dict[str, Array] = {}
-        self.step_facts: dict[str, Array] = {}
-        self.extras: dict[str, Array] = {}
 
     def _begin(self) -> None:
         """Every lane's first observation is row 0 of the first rollout."""
-        for k, b, env in self.blocks:
-            self.obs[0, k, b], info = env.reset(self.steps_done)
-            self._record_facts(0, k, b, info)
-        self.first[0] = True
+        shape = (len(self.blocks), self.lanes)
+        self.done_before = np.zeros(shape, np.bool_)  # in the row before row 0
+        for c, block in enumerate(self.blocks):
+            self.slot.obs[0, c], info = block.env.reset(self.steps_done)
+            self._record_facts(self.slot, 0, c, info)
+        self.slot.first[0] = True
+        self._next_is(0)
+
+    def _next_is(self, row: int) -> None:
+        """That row of the slot is row 0 of the next rollout."""
+        slot = self.slot
+        self.obs, self.first, self.facts = slot.obs[row], slot.first[row], rows_of(slot.facts, row)
 
     def load_params(self, params: Params) -> None:
         """Act with these from the next row on."""
-        for actor in self.actors:
-            actor.load_params(params)
+        for b, actor in self.actors.items():
+            seeds = [block.k for block in self.blocks[self.parts[b]]]
+            actor.load_params(params if len(seeds) == len(self.seeds) else params.keep(seeds))
 
-    def collect(self, plan: Plan, version: int) -> Rollout:
-        """The next ``plan.rows`` rows.
+    def collect(self, plan: Plan, version: int, slot: Slot | None = None) -> Rollout:
+        """The next ``plan.rows`` rows, written into ``slot``; None: into the same as before.
 
         A simulator that cannot give its state is reset where a checkpoint is scheduled, so that a
         run that is resumed there and one that goes on are the same: its last row is truncated, and
@@ -124,105 +150,74 @@ class RolloutWorker:
             SimulatorError: a simulator raised, or returned a wrong shape, dtype or number.
         """
         rows = plan.rows
-        self._carry_over()
+        slot = self.slot if slot is None else slot
+        slot.obs[0], slot.first[0] = self.obs, self.first
+        for name, value in self.facts.items():
+            slot.column("facts", name, value.shape[2:], value.dtype)[0] = value
+        self.slot = slot
         actor_state = {
             str(b): state
-            for b, (actor, state) in enumerate(zip(self.actors, self.actor_states, strict=True))
-            if actor.stored and state
+            for b, state in self.actor_states.items()
+            if self.actors[b].stored and state
         }
+        done = self.done_before
         for t in range(rows):
-            self._act(t)
-            for k, b, env in self.blocks:
-                self._step(t, k, b, env)
+            self.rows_begun += 1
+            self._act(slot, t)
+            for c, block in enumerate(self.blocks):
+                self._step(slot, t, c, block)
             self.pending_reset = None
-            self.first[t + 1] = self._done(t - 1) if t else self.done_before
+            slot.first[t + 1] = done
+            done = slot.terminated[t] | slot.truncated[t]
         if plan.checkpoint is not None and not self.resumable:
-            self.truncated[rows - 1] |= ~self.terminated[rows - 1]
+            slot.truncated[rows - 1] |= ~slot.terminated[rows - 1]
             self.pending_reset = plan.checkpoint
-        self.newest = rows
-        rollout = self._rollout(rows, actor_state, version)
+            done = slot.terminated[rows - 1] | slot.truncated[rows - 1]
+        self.done_before = done
+        self._next_is(rows)
+        rollout = slot.rollout(rows, actor_state, version)
         self._check(rollout)
         self.steps_done += rows
         return rollout
 
-    def _done(self, t: int) -> Array:
-        done: Array = self.terminated[t] | self.truncated[t]
-        return done
-
-    def _carry_over(self) -> None:
-        """The row after the last rollout becomes row 0 of this one."""
-        if not self.newest:
-            return
-        for column in (self.obs, self.first, *self.facts.values()):
-            column[0] = column[self.newest]
-        self.done_before = self._done(self.newest - 1)
-        self.newest = 0
-
-    def _act(self, t: int) -> None:
-        for b, actor in enumerate(self.actors):
-            facts = {name: column[t, :, b] for name, column in self.facts.items()}
+    def _act(self, slot: Slot, t: int) -> None:
+        for b, actor in self.actors.items():
+            part = self.parts[b]
+            facts = {name: column[t, part] for name, column in slot.facts.items()}
             action, self.actor_states[b], extras = actor.act(
-                self.obs[t, :, b], self.first[t, :, b], facts, self.actor_states[b], True
+                slot.obs[t, part], slot.first[t, part], facts, self.actor_states[b], True
             )
-            self.action[t, :, b] = action
+            slot.action[t, part] = action
             for name, value in extras.items():
-                self._column(self.extras, name, value.shape[2:], value.dtype)[t, :, b] = value
+                column = slot.column("extras", name, value.shape[2:], value.dtype)
+                column[t, part] = value
 
-    def _step(self, t: int, k: int, b: int, env: CheckedSimulator) -> None:
+    def _step(self, slot: Slot, t: int, c: int, block: Block) -> None:
         if self.pending_reset is not None:
             number = self.pending_reset
-            seed = seeding.integer(self.seeds[k], Stream.FORCED_RESET, b, number)
-            self.obs[t + 1, k, b], info = env.reset(self.steps_done + t, seed)
-            self.reward[t, k, b] = 0.0
-            self.terminated[t, k, b] = self.truncated[t, k, b] = False
-            self._record_facts(t + 1, k, b, info)
-            return
-        obs, reward, terminated, truncated, info = env.step(
-            self.steps_done + t, self.action[t, k, b]
-        )
-        self.obs[t + 1, k, b] = obs
-        self.reward[t, k, b] = reward
-        self.terminated[t, k, b] = terminated
-        self.truncated[t, k, b] = truncated
+            seed = seeding.integer(self.seeds[block.k], Stream.FORCED_RESET, block.b, number)
+            slot.obs[t + 1, c], info = block.env.reset(self.steps_done + t, seed)
+            slot.reward[t, c] = 0.0
+            slot.terminated[t, c] = slot.truncated[t, c] = False
+        else:
+            (
+                slot.obs[t + 1, c], slot.reward[t, c],
+                slot.terminated[t, c], slot.truncated[t, c], info,
+            ) = block.env.step(self.steps_done + t, slot.action[t, c])  # fmt: skip
         if info:
-            self._record_facts(t + 1, k, b, info)
+            self._record_facts(slot, t + 1, c, info)
 
-    def _record_facts(self, row: int, k: int, b: int, info: dict[str, Any]) -> None:
+    def _record_facts(self, slot: Slot, row: int, c: int, info: dict[str, Any]) -> None:
         """Facts of the observation in ``row``, and of the step that led to it."""
         for name in OBSERVATION_FACTS:
             if name in info:
                 value = np.asarray(info[name])
-                self._column(self.facts, name, value.shape[1:], value.dtype)[row, k, b] = value
+                slot.column("facts", name, value.shape[1:], value.dtype)[row, c] = value
         for name in STEP_FACTS:
             if name in info and row:
                 value = np.asarray(info[name])
-                column = self._column(self.step_facts, name, value.shape[1:], value.dtype)
-                column[row - 1, k, b] = value
-
-    def _column(
-        self, table: dict[str, Array], name: str, shape: tuple[int, ...], dtype: Any
-    ) -> Array:
-        if name not in table:
-            table[name] = np.zeros((self.max_rows + 1, *self.first.shape[1:], *shape), dtype)
-        return table[name]
-
-    def _rollout(self, rows: int, actor_state: State, version: int) -> Rollout:
-        def flat(column: Array, length: int) -> Array:
-            return column[:length].reshape(length, -1, *column.shape[4:])
-
-        return Rollout(
-            obs=flat(self.obs, rows + 1),
-            first=flat(self.first, rows + 1),
-            action=flat(self.action, rows),
-            reward=flat(self.reward, rows),
-            terminated=flat(self.terminated, rows),
-            truncated=flat(self.truncated, rows),
-            facts={name: flat(column, rows + 1) for name, column in self.facts.items()},
-            step_facts={name: flat(column, rows) for name, column in self.step_facts.items()},
-            extras={name: flat(column, rows) for name, column in self.extras.items()},
-            actor_state=actor_state,
-            version=version,
-        )
+                column = slot.column("step_facts", name, value.shape[1:], value.dtype)
+                column[row - 1, c] = value
 
     def _check(self, rollout: Rollout) -> None:
         """Look at whole arrays once a rollout; the lane is searched only when one is bad."""
@@ -250,76 +245,108 @@ class RolloutWorker:
         raise SimulatorError(self.env_id, int(lane), self.steps_done + int(t), what)
 
     def state_dict(self) -> State:
-        """Between two rollouts: the row to come, streams, and simulators where they can."""
-        row = self.newest
-        done = self._done(row - 1) if row else self.done_before
-        state: State = {
-            "obs": self.obs[row],
-            "first": self.first[row],
-            "done_before": done,
-            "facts": {name: column[row] for name, column in self.facts.items()},
-            "generators": [[g.bit_generator.state for g in blocks] for blocks in self.generators],
-            "actor_states": {str(b): state for b, state in enumerate(self.actor_states)},
+        """Between two rollouts: the row to come; of each block its streams, and simulators where they can."""
+        return {
+            "obs": self.obs,
+            "first": self.first,
+            "done_before": self.done_before,
+            "facts": dict(self.facts),
+            "blocks": {
+                block.name: self._block_state(c, block) for c, block in enumerate(self.blocks)
+            },
             "pending_reset": self.pending_reset,
             "steps_done": self.steps_done,
         }
-        if self.resumable:
-            state["simulators"] = {
-                f"{k}.{b}": checked.env.get_state()
-                for k, b, checked in self.blocks
-                if isinstance(checked.env, Resumable)
-            }
-        return state
+
+    def _block_state(self, c: int, block: Block) -> State:
+        part, env = self.parts[block.b], block.env.env
+        seed = (c - part.start) // part.step
+        return {
+            "generator": block.generator.bit_generator.state,
+            "actor": _of_seeds(self.actor_states[block.b], [seed]),
+            "simulator": env.get_state() if isinstance(env, Resumable) and self.resumable else {},
+        }
 
     def load_state_dict(self, state: State) -> None:
         """Go on from a `state_dict`."""
-        self.newest = 0
-        self.obs[0], self.first[0] = state["obs"], state["first"]
+        self.obs, self.first = np.array(state["obs"]), np.array(state["first"])
         self.done_before = np.array(state["done_before"])
-        for name, value in state["facts"].items():
-            self._column(self.facts, name, value.shape[3:], value.dtype)[0] = value
-        for blocks, saved in zip(self.generators, state["generators"], strict=True):
-            for generator, bits in zip(blocks, saved, strict=True):
-                generator.bit_generator.state = bits
-        self.actor_states = [state["actor_states"][str(b)] for b in range(len(self.actors))]
+        self.facts = {name: np.array(value) for name, value in state["facts"].items()}
+        for block in self.blocks:
+            saved = state["blocks"][block.name]
+            block.generator.bit_generator.state = saved["generator"]
+            if isinstance(block.env.env, Resumable) and self.resumable:
+                block.env.env.set_state(saved["simulator"])
+        for b, part in self.parts.items():
+            names = [block.name for block in self.blocks[part]]
+            self.actor_states[b] = _joined([state["blocks"][name]["actor"] for name in names])
         self.pending_reset, self.steps_done = state["pending_reset"], state["steps_done"]
-        if self.resumable:
-            for k, b, checked in self.blocks:
-                if isinstance(checked.env, Resumable):
-                    checked.env.set_state(state["simulators"][f"{k}.{b}"])
 
     def keep(self, seeds: Sequence[int]) -> None:
-        """Go on with the seeds at these positions only; the others' simulators are closed."""
+        """Go on with the seeds at these positions of the group only; the others' simulators are closed."""
         kept = list(seeds)
-        for k, row in enumerate(self.simulators):
-            if k not in kept:
-                for env in row:
-                    env.close()
-        self._carry_over()
-        before = (self.obs, self.first, self.facts, self.done_before)
+        stay = [c for c, block in enumerate(self.blocks) if block.k in kept]
+        states = [self._block_state(c, self.blocks[c])["actor"] for c in stay]
+        for block in self.blocks:
+            if block.k not in kept:
+                block.env.env.close()
         self.seeds = [self.seeds[k] for k in kept]
-        self.simulators = [self.simulators[k] for k in kept]
-        self._watch()
-        self.generators = [self.generators[k] for k in kept]
-        states = self.actor_states
+        self.blocks = [self.blocks[c]._replace(k=kept.index(self.blocks[c].k)) for c in stay]
         self._build_actors()
-        self.actor_states = [_keep_state(state, kept) for state in states]
-        self._allocate()
-        obs, first, facts, self.done_before = before[0], before[1], before[2], before[3][kept]
-        self.obs[0], self.first[0] = obs[0, kept], first[0, kept]
-        for name, column in facts.items():
-            self._column(self.facts, name, column.shape[4:], column.dtype)[0] = column[0, kept]
+        for b, part in self.parts.items():
+            self.actor_states[b] = _joined(states[part])
+        self.obs, self.first = self.obs[stay], self.first[stay]
+        self.facts = {name: value[stay] for name, value in self.facts.items()}
+        self.done_before = self.done_before[stay]
+        self._tile_bounds()
+        self.slot = self.new_slot(self.slot.rows)
 
     def close(self) -> None:
         """Close the simulators."""
-        for row in self.simulators:
-            for env in row:
-                env.close()
+        for block in self.blocks:
+            block.env.env.close()
 
 
-def _keep_state(state: State, seeds: list[int]) -> State:
+def divided(state: State, blocks: Sequence[range], per_seed: int) -> list[State]:
+    """A worker's state as those of workers with these blocks each."""
+    parts = []
+    for columns in blocks:
+        part = slice(columns.start, columns.stop)
+        names = ["{}.{}".format(*divmod(column, per_seed)) for column in columns]
+        rows = {name: state[name][part] for name in ("obs", "first", "done_before")}
+        facts = {name: value[part] for name, value in state["facts"].items()}
+        own = {name: state["blocks"][name] for name in names}
+        parts.append({**state, **rows, "facts": facts, "blocks": own})
+    return parts
+
+
+def merged(states: Sequence[State]) -> State:
+    """The inverse of `divided`."""
+    rows = {
+        name: np.concatenate([state[name] for state in states])
+        for name in ("obs", "first", "done_before")
+    }
+    facts = {
+        name: np.concatenate([state["facts"][name] for state in states])
+        for name in states[0]["facts"]
+    }
+    blocks = {name: value for state in states for name, value in state["blocks"].items()}
+    return {**states[0], **rows, "facts": facts, "blocks": blocks}
+
+
+def _of_seeds(state: State, seeds: list[int]) -> State:
     """An actor's state for the seeds at these positions; arrays have the seeds' axis first."""
     return {
-        name: _keep_state(value, seeds) if isinstance(value, dict) else value[seeds]
+        name: _of_seeds(value, seeds) if isinstance(value, dict) else value[seeds]
         for name, value in state.items()
+    }
+
+
+def _joined(states: Sequence[State]) -> State:
+    """An actor's states of some seeds each, as one."""
+    return {
+        name: _joined([state[name] for state in states])
+        if isinstance(value, dict)
+        else np.concatenate([state[name] for state in states])
+        for name, value in states[0].items()
     }

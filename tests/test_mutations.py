@@ -127,8 +127,8 @@ MORE = {
         KERNELS, "action[t, lane], not first[t + 1, lane]", "action[t, lane], True", TABLE
     ),
     "rows of a new episode are told a row too early": Mutant(
-        "runners/worker.py", "self.first[t + 1] = self._done(t - 1) if t else self.done_before",
-        "self.first[t + 1] = self._done(t)", "tests/agents/test_joint.py::test_first_and_valid_by_hand",
+        "runners/worker.py", "            slot.first[t + 1] = done\n            done = slot.terminated[t] | slot.truncated[t]",
+        "            done = slot.terminated[t] | slot.truncated[t]\n            slot.first[t + 1] = done", "tests/agents/test_joint.py::test_first_and_valid_by_hand",
     ),
     "lag is not kept": Mutant(
         "runners/sources/local.py", "self.worker.load_params(self.published[0])\n\n    def next",

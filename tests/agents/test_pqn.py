@@ -196,7 +196,7 @@ def recurrent(lanes=6, rows=5, blocks=2, minibatch=10):
     worker.load_params(made.params())
     worker.collect(Plan(7, None), 0)  # so that something is remembered before row 0
     seen = []
-    for actor in worker.actors:
+    for actor in worker.actors.values():
         recall = actor._recall
 
         def spy(*args, recall=recall):

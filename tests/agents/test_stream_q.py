@@ -212,7 +212,7 @@ def test_the_actor_sees_what_the_learner_will():
     with one_thread():
         training = Training(config, (3, 4)).go(300)
         source, made = training.source, training.learner
-        (actor,) = source.worker.actors
+        (actor,) = source.worker.actors.values()
         inputs, act = [], actor._input
         actor._input = lambda obs: inputs.append(act(obs)) or inputs[-1]
         for _ in range(50):

@@ -285,7 +285,7 @@ def test_a_scheduled_reset_draws_from_block_and_checkpoint():
         made = worker(lambda seed, block: Seeded(1, seed, 100, 0.0), seeds=(0, 1), blocks=2)
         made.collect(Plan(lane_rows, number), 0)
         made.collect(Plan(1, None), 0)
-        return [env.given[1:] for row in made.simulators for env in row]
+        return [block.env.env.given[1:] for block in made.blocks]
 
     seeds = given(3, 2)
     assert all(len(given) == 1 and given[0] is not None for given in seeds)
