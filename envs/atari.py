@@ -135,6 +135,8 @@ class Atari(Simulator):
     took a life; the last one counts too. An episode at ``max_episode_steps`` is truncated.
     """
 
+    releases_gil = True
+
     def __init__(
         self, engine: AleVector | EnvPool | Lanes, num_envs: int, seed: int, settings: Settings
     ) -> None:

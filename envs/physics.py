@@ -158,6 +158,8 @@ class PhysicsEnv(Simulator):
     arrays are fresh at every step.
     """
 
+    releases_gil = True
+
     def __init__(
         self,
         env_id: str,

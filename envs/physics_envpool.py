@@ -58,6 +58,8 @@ class EnvPoolPhysics(Simulator):
     of them. There is no get_state: nothing reads its state.
     """
 
+    releases_gil = True
+
     def __init__(
         self, envpool: Any, env_id: str, num_envs: int, seed: int, config: Mapping[str, Any]
     ) -> None:

@@ -91,6 +91,7 @@ class Simulator(VectorEnv[Any, Any, Any]):
     """
 
     separate_lanes = True
+    releases_gil = False  # a step lets other threads of the process compute
 
     def __init__(
         self,

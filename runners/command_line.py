@@ -101,6 +101,10 @@ def parse_train(argv: Sequence[str]) -> Train:
     options = Options(
         **{f.field: values.pop(f.field) for f in flags.values() if f.group == "other"}
     )
+    if options.workers and not {"lag", "async"} & given and "lag" not in flatten(base):
+        values["lag"] = (
+            1  # in processes of their own they may as well simulate while the learner learns
+        )
     values["env_options"] = defaults["env_options"] | _env_options(values["env_options"])
     config = resolve(agent, values.pop("env"), values)
     made = Train(

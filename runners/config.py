@@ -69,10 +69,19 @@ class RunConfig:
     """where rollouts come from: auto, local or fused"""
     lag: Literal[0, 1] = 0
     """rollouts between the parameters that act and the newest"""
+    async_: bool = False
+    """workers begin rollouts as soon as they can, whatever the learner does"""
+    max_lag: Annotated[int, at_least(0)] = 0
+    """rollouts that they may be ahead of it; 0: 4, where async"""
     device: Literal["cpu", "cuda"]
     """where the learner computes: auto, cpu or cuda"""
     compile: bool = False
     """compile the gradient step: pays for long runs of few seeds with small networks"""
+
+    @property
+    def ahead(self) -> int:
+        """Rollouts that may be begun before the learner asks for them."""
+        return self.max_lag if self.async_ else self.lag
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run, whoever wrote it."""
@@ -88,6 +97,7 @@ class RunConfig:
             raise BadInput(f"hyper: got {type(self.hyper).__name__}, not {self.agent}'s own")
         _check_blocks(self)
         _check_source(self)
+        _check_async(self)
         _check_sequences(self)
         _check_compile(self)
 
@@ -113,12 +123,24 @@ def _check_source(config: RunConfig) -> None:
             raise BadInput(f"source: fused needs backend tabular, got {config.backend}; take local")
         if config.block_size != config.lanes:
             raise BadInput(f"block_size: a fused source has one block, of all {config.lanes} lanes")
-        if config.lag:
+        if config.ahead:
             raise BadInput("lag: got 1, takes 0: a fused source acts with the newest table")
     elif tabular and config.rollout_length != 1:
         raise BadInput(
             f"rollout_length: got {config.rollout_length}, takes 1: a tabular agent learns at every "
             "step unless its source is fused"
+        )
+
+
+def _check_async(config: RunConfig) -> None:
+    if config.async_ and (config.lag or not config.max_lag):
+        wrong = (
+            f"lag: got {config.lag}, takes 0" if config.lag else "max_lag: got 0, takes 1 or more"
+        )
+        raise BadInput(f"{wrong}: async workers may be up to max_lag rollouts ahead")
+    if config.max_lag and not config.async_:
+        raise BadInput(
+            f"max_lag: got {config.max_lag}, is for --async; in lockstep it is --lag 0 or 1"
         )
 
 
@@ -353,6 +375,8 @@ class Options:
     """begin anew; an older folder is moved aside"""
     verify_resume: bool = False
     """train twice, once with a stop in between, and compare the bits"""
+    workers: Annotated[int, at_least(0)] = 0
+    """processes that simulate, at lag 1 unless --lag says 0; 0: this process simulates"""
     tensorboard: bool = False
     """write TensorBoard files too"""
     quiet: bool = False

@@ -47,6 +47,10 @@ class RunFailed(RuntimeError):
     """The run, or a check, failed for a reason that one line explains."""
 
 
+class WorkerLost(RuntimeError):
+    """Rollout workers die faster than they work."""
+
+
 class Stopped(BaseException):
     """A signal asked the run to stop; ``note`` says what is left behind.
 
@@ -78,6 +82,8 @@ def status_of(error: BaseException) -> int:
         return 3
     if isinstance(error, DiskFault) or (isinstance(error, OSError) and error.errno in DISK_ERRNOS):
         return 4
+    if isinstance(error, WorkerLost):
+        return 5
     if isinstance(error, BadInput | RunFailed):
         return 2 if isinstance(error, BadInput) else 1
     # Only now: a command that fails on its own words need not wait for Gymnasium.

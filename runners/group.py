@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import importlib
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -28,10 +29,12 @@ from envs.contract import (
 )
 from runners import seeding
 from runners.config import RunConfig
+from runners.errors import BadInput
 from runners.evaluation import Evaluator
 from runners.resolve import check_fit
 from runners.seeding import Stream
-from runners.sources import Source
+from runners.slots import Slot
+from runners.sources import Plan, Source
 from runners.sources.local import LocalSource
 from runners.worker import MakeActor, RolloutWorker
 
@@ -44,6 +47,7 @@ class Setting:
     spec: Spec
     mdp: FiniteMDP | None  # where the agent's values are a function of its state
     resumable: bool  # the simulators give their state
+    overlaps: bool  # they may simulate in a thread while the learner learns
     time_limit: int  # 0: episodes have no limit of their own
     agent: Any  # the agent's module
 
@@ -92,10 +96,11 @@ def make_setting(config: RunConfig) -> Setting:
     with closing(envs.make(config.env, 1, 0, config.backend, **config.env_options)) as probe:
         _, infos = probe.reset()
         spec, resumable = spec_of(probe, infos), isinstance(probe, Resumable)
+        overlaps = bool(getattr(probe.unwrapped, "releases_gil", False))
     check_fit(config, spec)
     limit = envs.time_limit(config.env, **config.env_options)
     agent = importlib.import_module(AGENTS[config.agent].module)
-    setting = Setting(config, spec, _mdp(config, spec), resumable, limit, agent)
+    setting = Setting(config, spec, _mdp(config, spec), resumable, overlaps, limit, agent)
     if setting.make_actor([np.random.default_rng(0)]).initial_state(1):
         setting.mdp = None  # values of more than the present state have no place on a map of states
     return setting
@@ -129,21 +134,21 @@ def make_learner(setting: Setting, seeds: Sequence[int]) -> Learner:
     return learner
 
 
-def make_source(setting: Setting, seeds: Sequence[int], learner: Learner) -> Source:
-    """The source that the configuration names."""
+def make_worker(
+    setting: Setting, seeds: Sequence[int], columns: range | None = None, life: int = 0
+) -> RolloutWorker:
+    """The worker of these of the group's blocks (None: of all), in its so many-th life."""
     c = setting.config
 
     def make_simulator(seed: int, block: int) -> VectorSimulator:
-        return setting.simulator(c.block_size, seeding.integer(seed, Stream.SIMULATOR, block))
+        node = (Stream.SIMULATOR, block) if not life else (Stream.REPLACED, block, life, 0)
+        return setting.simulator(c.block_size, seeding.integer(seed, *node))
 
-    if c.source == "fused":
-        # numba is not loaded for agents that do without
-        from runners.sources.fused import FusedSource
+    def make_generator(seed: int, block: int) -> np.random.Generator:
+        node = (Stream.ACTOR, block) if not life else (Stream.REPLACED, block, life, 1)
+        return seeding.generator(seed, *node)
 
-        simulators = [make_simulator(seed, 0) for seed in seeds]
-        threads = min(len(seeds), os.cpu_count() or 1)
-        return FusedSource(seeds, simulators, learner, c.rollout_length, threads)  # type: ignore[arg-type]
-    worker = RolloutWorker(
+    return RolloutWorker(
         c.env,
         setting.spec,
         seeds,
@@ -152,5 +157,67 @@ def make_source(setting: Setting, seeds: Sequence[int], learner: Learner) -> Sou
         setting.make_actor,
         max_rows=c.rollout_length,
         reward_dtype=np.float64 if AGENTS[c.agent].tabular else np.float32,
+        columns=columns,
+        make_generator=make_generator,
     )
-    return LocalSource(worker, c.lag)
+
+
+def make_source(
+    setting: Setting,
+    seeds: Sequence[int],
+    learner: Learner,
+    workers: int = 0,
+    say: Callable[[str], None] = warnings.warn,
+) -> Source:
+    """The source that the configuration names; with ``workers``, processes of their own.
+
+    Raises:
+        BadInput: there is not the memory that they share.
+    """
+    c = setting.config
+    if c.source == "fused":
+        # numba is not loaded for agents that do without
+        from runners.sources.fused import FusedSource
+
+        simulators = [
+            setting.simulator(c.block_size, seeding.integer(seed, Stream.SIMULATOR, 0))
+            for seed in seeds
+        ]
+        threads = min(len(seeds), os.cpu_count() or 1)
+        return FusedSource(seeds, simulators, learner, c.rollout_length, threads)  # type: ignore[arg-type]
+    if not workers:
+        return LocalSource(make_worker(setting, seeds), c.lag, setting.overlaps)
+    from runners.sources.process import ProcessSource
+
+    blocks = len(seeds) * (c.lanes // c.block_size)  # of a group that seeds have left, fewer
+    return ProcessSource(
+        c, seeds, min(workers, blocks), _sample(setting), learner.params(), setting.resumable, say
+    )
+
+
+def check_workers(setting: Setting, seeds: int, workers: int) -> None:
+    """Refuse workers where they are no use, or more than the smallest group of seeds has blocks."""
+    c = setting.config
+    if workers and AGENTS[c.agent].tabular:
+        raise BadInput(
+            f"workers: {c.agent} learns at every step, before the next; workers are for agents that learn "
+            "from rollouts: leave --workers out"
+        )
+    if c.async_ and not workers:
+        raise BadInput("async: takes --workers 1 or more; this process alone works in lockstep")
+    seeds = seeds % setting.group_size or setting.group_size
+    if workers > (blocks := seeds * (c.lanes // c.block_size)):
+        fitting = [n for n in range(c.lanes, 0, -1) if c.lanes % n == 0]
+        enough = next((n for n in fitting if seeds * (c.lanes // n) >= workers), 0)
+        hint = f"--block-size {enough} makes enough" if enough else "take more --lanes"
+        raise BadInput(
+            f"workers: got {workers}, takes at most {blocks}: each steps whole blocks, of {c.block_size} "
+            f"lanes; {hint}"
+        )
+
+
+def _sample(setting: Setting) -> Slot:
+    """A slot with all arrays that rollouts have: those of one step of another simulator."""
+    with closing(make_worker(setting, [0], range(1))) as worker:
+        worker.collect(Plan(1, None), 0)
+        return worker.slot

@@ -25,6 +25,8 @@ RUN_DEFAULTS: Settings = {
     "backend": "auto",
     "source": "auto",
     "lag": 0,
+    "async_": False,
+    "max_lag": 0,
     "device": "auto",
     "compile": False,
 }

@@ -32,9 +32,15 @@ class Clock(NamedTuple):
     checkpoint_every: int
     rollout_length: int
     lanes: int
+    ahead: int = 0  # rollouts that may be begun before they are asked for
+    seeds_leave: bool = False  # at evaluations
 
     def plan(self, lane_steps: int) -> Plan:
         """The next rollout: cut at the next evaluation, checkpoint, or the end."""
+        return self._plan(lane_steps, self.ahead)
+
+    def _plan(self, lane_steps: int, ahead: int) -> Plan:
+        """With as many of those that follow; none where a state is taken, or seeds may leave."""
         due = min(
             self.steps,
             _next_multiple(lane_steps, self.eval_every),
@@ -43,7 +49,11 @@ class Clock(NamedTuple):
         rows = min(self.rollout_length, -(-(due - lane_steps) // self.lanes))
         after = lane_steps + rows * self.lanes
         crossed = self.passed(lane_steps, after, self.checkpoint_every)
-        return Plan(rows, after // self.checkpoint_every if crossed else None)
+        number = after // self.checkpoint_every if crossed else None
+        evaluated = self.passed(lane_steps, after, self.eval_every)
+        rests = after >= self.steps or crossed or (self.seeds_leave and evaluated)
+        following = None if rests or not ahead else self._plan(after, ahead - 1)
+        return Plan(rows, number, following)
 
     @property
     def log_every(self) -> int:
@@ -68,6 +78,8 @@ def clock_of(config: RunConfig) -> Clock:
         config.checkpoint_every,
         config.rollout_length,
         config.lanes,
+        config.ahead,
+        config.until_solved,
     )
 
 
@@ -118,6 +130,7 @@ class Progress:
         self.lane_steps = 0
         self.finished = False
         self.stopped = 0  # the signal that ended it early
+        self._stopping = 0  # the same, while what is under way is still learned from
         self.saved_at = -1  # lane steps of the newest checkpoint
         self._seconds_before = 0.0
         self._started = time.monotonic()
@@ -132,7 +145,8 @@ class Progress:
         """What the next rollout is to be, or None when all is done."""
         if self.finished or self.stopped:
             return None
-        return self.clock.plan(self.lane_steps)
+        plan = self.clock.plan(self.lane_steps)
+        return plan._replace(following=None) if self._stopping else plan
 
     def after(self, rollout: Rollout) -> None:
         """Count the rollout, then do what has become due. Evaluation comes before checkpoint."""
@@ -159,8 +173,9 @@ class Progress:
         if self.finished or clock.passed(before, self.lane_steps, clock.checkpoint_every):
             self.checkpoint()
         self.show(self.status())
-        if not self.finished and (signum := self.stop_asked()):
-            self._stop(signum)
+        self._stopping = self._stopping or self.stop_asked()
+        if self._stopping and not self.finished and not self.source.pending:
+            self._stop(self._stopping)
 
     def checkpoint(self) -> None:
         """Save all that is needed to go on from here."""

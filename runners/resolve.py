@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from envs.contract import Spec
 
 FUSED_ROWS = 16_384  # of a fused source's rollouts; more gain nothing
+MAX_LAG = 4  # of async workers: more than two learners' steps rarely differ by
 OPEN = {
     **dict.fromkeys(("steps", "eval_every", "checkpoint_every", "rollout_length", "block_size"), 0),
     **dict.fromkeys(("backend", "source", "device"), "auto"),
@@ -79,6 +80,8 @@ def resolve(agent: str, env: str, settings: Mapping[str, Any]) -> RunConfig:
     if run["source"] == "auto":
         run["source"] = "fused" if entry.fused and run["backend"] == "tabular" else "local"
     run["block_size"] = run["block_size"] or run["lanes"]
+    if run["async_"] and not run["max_lag"]:
+        run["max_lag"] = MAX_LAG
     _resolve_lengths(run, tabular)
     config = RunConfig(agent=agent, hyper=make_hyper(agent, rest), env=env, **run)
     if config.until_solved and threshold(env) is None:

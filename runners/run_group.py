@@ -31,8 +31,11 @@ def train_group(
     threshold: float | None,
     console: Console,
     stop_asked: StopAsked,
+    workers: int = 0,
 ) -> None:
     """Train the seeds of a group to their end and write their results.
+
+    ``workers``: processes that simulate; 0: this one does.
 
     Raises:
         Stopped: ``stop_asked`` gave a signal; what is saved is said in the message.
@@ -46,7 +49,7 @@ def train_group(
         if loaded is not None:
             for skipped in loaded.skipped:
                 console.message(f"skipped {skipped}")
-        progress = _progress(run, setting, group, threshold, console, stop_asked, loaded)
+        progress = _progress(run, setting, group, threshold, console, stop_asked, workers, loaded)
         try:
             if loaded is None:
                 progress.checkpoint()
@@ -78,13 +81,14 @@ def _progress(
     threshold: float | None,
     console: Console,
     stop_asked: StopAsked,
+    workers: int,
     loaded: Loaded | None,
 ) -> Progress:
     """Everything of a group, at its start or where the checkpoint left it."""
     seeds = group.seeds
     active: Sequence[int] = seeds if loaded is None else loaded.seeds
     learner = make_learner(setting, active)
-    source = make_source(setting, active, learner)
+    source = make_source(setting, active, learner, workers, console.message)
 
     def save_checkpoint(progress: Progress) -> None:
         state = {

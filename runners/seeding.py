@@ -20,6 +20,7 @@ class Stream(IntEnum):
     REPLAY = 3
     EVALUATION = 4  # one an evaluation: number, and what it is for
     FORCED_RESET = 5  # one a (block, checkpoint number)
+    REPLACED = 6  # two a (block, life) of a worker that was replaced: simulator and actor
 
 
 def sequence(seed: int, stream: Stream, *path: int) -> np.random.SeedSequence:

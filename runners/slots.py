@@ -10,8 +10,8 @@ import numpy as np
 
 from agents.contract import Array, Rollout, State
 from envs.contract import Spec
+from runners.sources import shared
 
-ALIGNMENT = 64  # bytes: no two arrays share a cache line
 KNOWN = ("obs", "first", "facts")  # before an action: a row more than steps
 
 
@@ -110,21 +110,18 @@ class Layout(NamedTuple):
 
     def nbytes(self, blocks: int) -> int:
         """Bytes of a slot."""
-        return sum(_padded(self._shape(f, blocks), f.dtype) for f in self.fields)
+        return shared.nbytes(self._shapes(blocks))
 
     def slot(self, memory: Array, blocks: int) -> Slot:
         """The slot in ``memory`` [bytes]; one with fewer blocks fits as well."""
-        arrays, start = [], 0
-        for one in self.fields:
-            shape = self._shape(one, blocks)
-            size = int(np.prod(shape)) * one.dtype.itemsize
-            array = memory[start : start + size].view(one.dtype).reshape(shape)
-            arrays.append((one.attribute, one.name, array))
-            start += _padded(shape, one.dtype)
-        return _slot(iter(arrays))
+        arrays = shared.arrays_in(memory, self._shapes(blocks))
+        named = zip(self.fields, arrays, strict=True)
+        return _slot((one.attribute, one.name, array) for one, array in named)
 
-    def _shape(self, one: Field, blocks: int) -> tuple[int, ...]:
-        return (self.rows + (one.attribute in KNOWN), blocks, *one.lane)
+    def _shapes(self, blocks: int) -> list[shared.Shape]:
+        return [
+            ((self.rows + (f.attribute in KNOWN), blocks, *f.lane), f.dtype) for f in self.fields
+        ]
 
 
 def _slot(arrays: Iterator[tuple[str, str, Array]]) -> Slot:
@@ -140,11 +137,6 @@ def _slot(arrays: Iterator[tuple[str, str, Array]]) -> Slot:
 def _flat(column: Array, rows: int) -> Array:
     """[rows, C n, ...]."""
     return column[:rows].reshape(rows, -1, *column.shape[3:])
-
-
-def _padded(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
-    size = int(np.prod(shape)) * dtype.itemsize
-    return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 def rows_of(arrays: Mapping[str, Array], row: int) -> dict[str, Array]:

@@ -32,6 +32,7 @@ def run(
     tensorboard: bool = False,
     console: Console | None = None,
     stop_asked: Callable[[], int] = lambda: 0,
+    workers: int = 0,
 ) -> RunFolder:
     """Train the seeds of a configuration that are not trained yet, and summarise the run.
 
@@ -45,6 +46,8 @@ def run(
         tensorboard: write event files for TensorBoard beside the metrics.
         console: what to tell about progress; None for silence.
         stop_asked: gives the number of the signal that asks the run to stop, else 0.
+        workers: processes that simulate; 0: this one does. A program that asks for some has its main part
+            under ``if __name__ == "__main__":``, for they import it.
 
     Raises:
         BadInput, NoCheckpoint, DiskFault, RunFailed, Stopped, SimulatorError: see `runners.errors`.
@@ -64,6 +67,7 @@ def run(
     if done is not None:
         return done
     setting = groups.make_setting(config)
+    groups.check_workers(setting, len(seeds), workers)
     threshold = threshold_of(config.env)
     if fresh:
         run_folder.set_aside(out, run_name(config))
@@ -77,7 +81,7 @@ def run(
         for group in plan_groups(folder, seeds, setting.group_size):
             console.start(f"{config.agent} on {config.env}", config.steps, group.seeds)
             try:
-                train_group(folder, setting, group, threshold, console, stop_asked)
+                train_group(folder, setting, group, threshold, console, stop_asked, workers)
             finally:
                 console.stop()
         summarise(folder, setting, threshold)
@@ -204,6 +208,7 @@ def main(argv: Sequence[str]) -> int:
             tensorboard=options.tensorboard,
             console=console,
             stop_asked=SignalFlag(),
+            workers=options.workers,
         )
         drawn = curve.finish()
     if not drawn:

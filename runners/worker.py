@@ -279,7 +279,7 @@ class RolloutWorker:
                 block.env.env.set_state(saved["simulator"])
         for b, part in self.parts.items():
             names = [block.name for block in self.blocks[part]]
-            self.actor_states[b] = _joined([state["blocks"][name]["actor"] for name in names])
+            self.actor_states[b] = joined([state["blocks"][name]["actor"] for name in names])
         self.pending_reset, self.steps_done = state["pending_reset"], state["steps_done"]
 
     def keep(self, seeds: Sequence[int]) -> None:
@@ -294,7 +294,7 @@ class RolloutWorker:
         self.blocks = [self.blocks[c]._replace(k=kept.index(self.blocks[c].k)) for c in stay]
         self._build_actors()
         for b, part in self.parts.items():
-            self.actor_states[b] = _joined(states[part])
+            self.actor_states[b] = joined(states[part])
         self.obs, self.first = self.obs[stay], self.first[stay]
         self.facts = {name: value[stay] for name, value in self.facts.items()}
         self.done_before = self.done_before[stay]
@@ -342,10 +342,10 @@ def _of_seeds(state: State, seeds: list[int]) -> State:
     }
 
 
-def _joined(states: Sequence[State]) -> State:
+def joined(states: Sequence[State]) -> State:
     """An actor's states of some seeds each, as one."""
     return {
-        name: _joined([state[name] for state in states])
+        name: joined([state[name] for state in states])
         if isinstance(value, dict)
         else np.concatenate([state[name] for state in states])
         for name, value in states[0].items()

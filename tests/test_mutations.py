@@ -131,8 +131,8 @@ MORE = {
         "            done = slot.terminated[t] | slot.truncated[t]\n            slot.first[t + 1] = done", "tests/agents/test_joint.py::test_first_and_valid_by_hand",
     ),
     "lag is not kept": Mutant(
-        "runners/sources/local.py", "self.worker.load_params(self.published[0])\n\n    def next",
-        "self.worker.load_params(self.published[-1])\n\n    def next",
+        "runners/sources/local.py", "self._collect(plan, self.published[0])",
+        "self._collect(plan, self.published[-1])",
         "tests/runners/test_sources.py::test_a_source_acts_with_the_parameters_that_its_lag_says",
     ),
     "a resumed run forgets its optimizer": Mutant(

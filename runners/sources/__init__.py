@@ -13,6 +13,7 @@ class Plan(NamedTuple):
 
     rows: int  # at most the rollout length; fewer where something is due earlier
     checkpoint: int | None  # the number of the scheduled checkpoint that follows, if one does
+    following: Plan | None = None  # what comes after it; None where the source is to be at rest
 
 
 class Source(Protocol):
@@ -32,6 +33,17 @@ class Source(Protocol):
 
     def keep(self, seeds: Sequence[int]) -> None:
         """Go on with the seeds at these positions of the group only."""
+
+    @property
+    def pending(self) -> int:
+        """Rollouts that are under way or done and have not been asked for; 0: at rest.
+
+        A state is taken and seeds leave at rest only.
+        """
+
+    @property
+    def replaced(self) -> int:
+        """Workers that died or hung so far, and whose lanes began anew."""
 
     @property
     def resumable(self) -> bool:

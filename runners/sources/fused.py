@@ -29,6 +29,7 @@ class FusedSource:
     """K seeds, each one block of n lanes; the seeds run side by side in threads."""
 
     resumable = True
+    pending = replaced = 0
 
     def __init__(
         self,

@@ -1,8 +1,9 @@
-"""Rollouts from this process: the worker steps, then the learner learns."""
+"""Rollouts from this process: the worker steps, then the learner learns; or both at once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from agents.contract import Params, Rollout, State, params_from_state, params_to_state
 from runners.sources import Plan
@@ -13,24 +14,48 @@ class LocalSource:
     """A `RolloutWorker` behind the source's interface.
 
     With lag 1 it acts with the parameters before the newest, as a source does whose workers
-    simulate while the learner learns.
+    simulate while the learner learns; and so it does itself, in a thread, where it ``overlaps``.
     """
 
-    def __init__(self, worker: RolloutWorker, lag: int) -> None:
+    replaced = 0
+
+    def __init__(self, worker: RolloutWorker, lag: int, overlaps: bool = False) -> None:
+        """``overlaps``: the simulators compute without holding Python's lock. The bits are the same."""
         self.worker, self.lag = worker, lag
         self.resumable = worker.resumable
         self.published: list[Params] = []  # oldest first; the worker acts with the first
+        self.thread = ThreadPoolExecutor(1, "rollouts") if lag and overlaps else None
+        self.under_way: Future[Rollout] | None = None
+        self.spare = worker.new_slot(worker.slot.rows) if self.thread else worker.slot
+
+    @property
+    def pending(self) -> int:
+        """1 while the thread has a rollout."""
+        return int(self.under_way is not None)
 
     def publish(self, params: Params) -> None:
         """Keep ``lag`` + 1 versions and act with the oldest. A version seen before changes nothing."""
         if self.published and params.version == self.published[-1].version:
             return
         self.published = [*self.published, params][-(self.lag + 1) :]
-        self.worker.load_params(self.published[0])
 
     def next(self, plan: Plan) -> Rollout:
-        """The next rows."""
-        return self.worker.collect(plan, self.published[0].version)
+        """The next rows; what follows them is begun in the thread."""
+        if self.under_way is None:
+            rollout = self._collect(plan, self.published[0])
+        else:
+            rollout, self.under_way = self.under_way.result(), None
+        if self.thread and plan.following:
+            # by the time it is asked for, one more will have been published
+            newest = self.published[-1]
+            self.under_way = self.thread.submit(self._collect, plan.following, newest)
+        return rollout
+
+    def _collect(self, plan: Plan, params: Params) -> Rollout:
+        """Into the slot that the rollout before this one is not in."""
+        slot, self.spare = self.spare, self.worker.slot
+        self.worker.load_params(params)
+        return self.worker.collect(plan, params.version, slot)
 
     def state_dict(self) -> State:
         return {
@@ -42,15 +67,17 @@ class LocalSource:
         self.worker.load_state_dict(state["worker"])
         saved = state["published"]
         self.published = [params_from_state(saved[str(i)]) for i in range(len(saved))]
-        if self.published:  # nothing is before the first rollout
-            self.worker.load_params(self.published[0])
 
     def keep(self, seeds: Sequence[int]) -> None:
         """Go on with the seeds at these positions of the group only."""
         self.worker.keep(seeds)
         self.published = [params.keep(seeds) for params in self.published]
-        self.worker.load_params(self.published[0])
+        self.spare = (
+            self.worker.new_slot(self.worker.slot.rows) if self.thread else self.worker.slot
+        )
 
     def close(self) -> None:
         """Close the simulators."""
+        if self.thread:
+            self.thread.shutdown()
         self.worker.close()

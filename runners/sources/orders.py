@@ -1,0 +1,78 @@
+"""What a source and its worker processes say to each other. Rollouts themselves go through slots."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from agents.contract import State
+from runners.config import RunConfig
+from runners.slots import Layout
+from runners.sources import Plan
+from runners.sources.shared import Board, SharedBytes
+
+
+@dataclass(frozen=True)
+class Task:
+    """Which blocks a worker process steps, and what it shares with the learner's process."""
+
+    config: RunConfig
+    index: int  # of the worker
+    seeds: tuple[int, ...]  # of the whole group
+    columns: range  # of the group's blocks, those of this worker
+    life: int  # how often it has been replaced
+    steps_done: int
+    layout: Layout
+    slots: SharedBytes
+    board: Board
+    beats: SharedBytes  # an int64 a worker, which counts its rows
+
+
+@dataclass(frozen=True)
+class Collect:
+    """Write rollout ``number`` into its slot."""
+
+    number: int
+    plan: Plan
+    acts: int | None  # number of the publish to act with; None: the newest
+
+
+@dataclass(frozen=True)
+class Save:
+    """Give your state."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """Go on from this state."""
+
+    state: State
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Go on with the seeds at these positions; ``columns`` are yours of what is left."""
+
+    seeds: tuple[int, ...]
+    columns: range
+
+
+Order = Collect | Save | Load | Keep
+
+
+class Collected(NamedTuple):
+    """A rollout is in its slot."""
+
+    number: int
+    version: int  # of the parameters that acted
+    actor_state: State  # at row 0
+
+
+class Failed(NamedTuple):
+    """The worker has met an error and ends."""
+
+    simulator: tuple[str, int, int, str] | None  # a `SimulatorError`'s arguments, if it was one
+    traceback: str
+
+
+Answer = Collected | Failed | State | None

@@ -1,0 +1,113 @@
+"""A rollout worker in a process of its own: takes orders from a pipe, writes rollouts into slots."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import traceback
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from agents.contract import Array
+from envs.contract import SimulatorError
+from runners.slots import Slot
+from runners.sources.orders import Answer, Collect, Collected, Failed, Keep, Load, Order, Save, Task
+from runners.worker import RolloutWorker
+
+
+def main(pipe: Connection[Answer, Order], task: Task) -> None:
+    """Serve until the pipe is closed at its other end."""
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches all; the learner's process decides
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _end_with_parent()
+    try:
+        server = _Server(task)
+        pipe.send(None)
+        while True:
+            pipe.send(server.answer(pipe.recv()))
+    except (EOFError, ConnectionError):
+        return
+    except SimulatorError as error:
+        where = (error.env_id, error.lane, error.step, error.what)
+        _last_words(pipe, Failed(where, traceback.format_exc()))
+    except Exception:
+        _last_words(pipe, Failed(None, traceback.format_exc()))
+
+
+def _last_words(pipe: Connection[Answer, Order], failed: Failed) -> None:
+    try:
+        pipe.send(failed)
+    except ConnectionError:
+        return  # nobody listens any more
+
+
+def _end_with_parent() -> None:
+    """Be killed when the learner's process dies, even while hanging or stopped (Linux).
+
+    Elsewhere a worker notices at its next answer.
+    """
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:  # it died just before
+            os._exit(1)
+
+
+class _Server:
+    """A `RolloutWorker` and its part of the slots."""
+
+    def __init__(self, task: Task) -> None:
+        import torch
+
+        from runners import group
+
+        torch.set_num_threads(1)
+        self.task, self.columns, self.seeds = task, task.columns, len(task.seeds)
+        setting = group.make_setting(task.config)
+        self.blocks_per_seed = task.config.lanes // task.config.block_size
+        self.worker: RolloutWorker = group.make_worker(setting, task.seeds, task.columns, task.life)
+        self.worker.steps_done = task.steps_done
+        self.worker.rows_begun = task.beats.bytes.view(np.int64)[task.index : task.index + 1]
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        part = slice(self.columns.start, self.columns.stop)
+        blocks = self.seeds * self.blocks_per_seed
+        self.slots = [
+            slot.part(part) for slot in slots_in(self.task.slots.bytes, self.task, blocks)
+        ]
+
+    def answer(self, order: Order) -> Any:
+        match order:
+            case Collect():
+                return self._collect(order)
+            case Save():
+                return self.worker.state_dict()
+            case Load():
+                self.worker.load_state_dict(order.state)
+            case Keep():
+                self.worker.keep(order.seeds)
+                self.columns, self.seeds = order.columns, len(order.seeds)
+                self.task.board.keep(self.seeds)
+                self._lay_out()
+        return None
+
+    def _collect(self, order: Collect) -> Collected:
+        params = self.task.board.read(order.acts)
+        self.worker.load_params(params)
+        slot = self.slots[order.number % len(self.slots)]
+        rollout = self.worker.collect(order.plan, params.version, slot)
+        return Collected(order.number, params.version, rollout.actor_state)
+
+
+def slots_in(memory: Array, task: Task, blocks: int) -> list[Slot]:
+    """The slots of all workers' blocks, one behind the other."""
+    count = task.config.ahead + 1
+    size = len(memory) // count
+    return [task.layout.slot(memory[i * size : (i + 1) * size], blocks) for i in range(count)]
