@@ -130,7 +130,8 @@ def test_async_workers_are_ahead_by_the_bound_at_most_and_the_replay_ratio_holds
     with Run(2, async_=True, max_lag=3, lag=0) as run:
         run.go(60, pause=False)
         lags = [learned - acted for learned, acted in run.versions]
-        assert min(lags) >= 0 and max(lags) <= 3
+        assert min(lags) >= 0
+        assert max(lags) <= 3
         assert run.source.pending == 3
         due = (run.lane_steps - 50) * run.config.hyper.replay_ratio
         assert run.learner.updates == int(due)
@@ -206,7 +207,8 @@ def test_a_board_keeps_the_newest_two_publishes():
         board.write(number, params(number))
         for older in range(max(0, number - 1), number + 1):
             found = board.read(older)
-            assert found.version == older + 10 and found.lane_steps == older * 8
+            assert found.version == older + 10
+            assert found.lane_steps == older * 8
             assert found.scalars == {"epsilon": older / 10}
             assert found.tensors["flat"].unique().tolist() == [older]
         assert board.read(None).version == number + 10
