@@ -23,7 +23,7 @@ from runners.errors import BadInput, RunFailed, command, leave, nearest
 if TYPE_CHECKING:
     from agents.contract import Learner
     from runners.config import RunConfig
-    from runners.sources import Source
+    from runners.sources import Plan, Source
 
 ROUNDS = 5
 
@@ -56,25 +56,40 @@ def timed(work: Callable[[], Any], count: float) -> float:
 class Loop:
     """A learner and its source without records, evaluations or checkpoints."""
 
-    def __init__(self, config: RunConfig, seeds: int) -> None:
+    def __init__(self, config: RunConfig, seeds: int, workers: int = 0) -> None:
         from runners import group
 
         setting = group.make_setting(config)
         self.config = config
         self.learner: Learner = group.make_learner(setting, range(seeds))
-        self.source: Source = group.make_source(setting, range(seeds), self.learner)
+        self.source: Source = group.make_source(setting, range(seeds), self.learner, workers)
         self.source.publish(self.learner.params())
 
     def run(self, rollouts: int) -> None:
         """The loop of `runners.loop`, for so many rollouts."""
-        from runners.sources import Plan
-
-        plan = Plan(self.config.rollout_length, None)
         for _ in range(rollouts):
-            self.learner.observe(self.source.next(plan))
+            self.learner.observe(self.source.next(self._plan()))
             for _ in range(self.learner.updates_due()):
                 self.learner.update()
             self.source.publish(self.learner.params())
+
+    def _plan(self) -> Plan:
+        """A run without an end: what may be begun ahead is."""
+        from runners.sources import Plan
+
+        plan = Plan(self.config.rollout_length, None)
+        for _ in range(self.config.ahead):
+            plan = plan._replace(following=plan)
+        return plan
+
+    def simulate(self, rollouts: int) -> None:
+        """Rollouts alone."""
+        for _ in range(rollouts):
+            self.source.next(self._plan())
+
+    def close(self) -> None:
+        """End the source."""
+        self.source.close()
 
     def update(self, times: int) -> None:
         """Updates alone."""
@@ -340,6 +355,13 @@ def bench_family() -> Iterator[Row]:
     yield from bench_family.compiled()
 
 
+def bench_pipeline() -> Iterator[Row]:
+    """Breakout by every source beside Stable-Baselines3, and what handing over costs."""
+    from runners import bench_pipeline
+
+    return bench_pipeline.pipeline()
+
+
 SIMULATORS = "simulators"
 SUBJECTS: dict[str, Callable[[], Iterable[Row]]] = {
     "help": bench_help,
@@ -348,6 +370,7 @@ SUBJECTS: dict[str, Callable[[], Iterable[Row]]] = {
     "group": bench_group,
     "family": bench_family,
     "replay": bench_replay,
+    "pipeline": bench_pipeline,
     "sb3": bench_sb3,
     "solve": bench_solve,
 }

@@ -21,10 +21,7 @@ from runners.worker import RolloutWorker
 
 def main(pipe: Connection[Answer, Order], task: Task) -> None:
     """Serve until the pipe is closed at its other end."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches all; the learner's process decides
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.setsid()  # Ctrl-C goes to the whole group, and is for the learner's process to decide upon
     _end_with_parent()
     try:
         server = _Server(task)
