@@ -75,6 +75,8 @@ class LaneError(RuntimeError):
 class SimulatorError(RuntimeError):
     """A simulator broke the contract: which one, in which lane, at which step, and how."""
 
+    journal: Any = None  # how it came about, where somebody has kept that: `runners.journal`
+
     def __init__(self, env_id: str, lane: int, step: int, what: str) -> None:
         super().__init__(f"{env_id}: lane {lane}, step {step}: {what}")
         self.env_id, self.lane, self.step, self.what = env_id, lane, step, what

@@ -136,13 +136,13 @@ def command(main: Callable[[Sequence[str]], int | None]) -> Command:
             if line is None:
                 traceback.print_exc()
             else:
-                sys.stderr.write(f"{_within_a_simulator(error)}error: {line}\n")
+                sys.stderr.write(f"{within_a_simulator(error)}error: {line}\n")
             return status_of(error)
 
     return run
 
 
-def _within_a_simulator(error: BaseException) -> str:
+def within_a_simulator(error: BaseException) -> str:
     """Where in a simulator's own code an exception came from: its author wants to see the place."""
     if status_of(error) != 5:
         return ""

@@ -11,7 +11,9 @@ import numpy as np
 
 from envs.contract import Array, SimulatorError, Spec, VectorSimulator, observation_facts
 from runners import seeding
-from runners.checked import CheckedSimulator, finite
+from runners.checked import CheckedSimulator, finite, making
+from runners.journal import Block, Field, new_journal
+from runners.journal import Purpose as For
 from runners.seeding import Stream
 
 if TYPE_CHECKING:
@@ -98,7 +100,7 @@ class Evaluator:
         recorders: Sequence[Recorder],
     ) -> Array:
         """The first episode [K, lanes] of every lane after a reset."""
-        envs = [self._simulator(i, lanes) for i in range(len(seeds))]
+        envs = [self._simulator(i, lanes, seed) for i, seed in enumerate(seeds)]
         obs = np.zeros((len(seeds), lanes, *self.spec.obs_shape), self.spec.obs_dtype)
         observed: list[dict[str, Array]] = [{} for _ in seeds]
         for k, seed in enumerate(seeds):
@@ -137,13 +139,22 @@ class Evaluator:
         what = (
             "the reward is not finite" if sound[k, lane] else f"the observation is {obs[k, lane]}"
         )
-        raise SimulatorError(self.env_id, lane, step, f"in an evaluation {what}")
+        error = SimulatorError(self.env_id, lane, step, f"in an evaluation {what}")
+        error.journal = self.simulators[k, len(totals[k])].journal
+        raise error
 
-    def _simulator(self, position: int, lanes: int) -> CheckedSimulator:
+    def _simulator(self, position: int, lanes: int, seed: int) -> CheckedSimulator:
+        """The simulator of the seed that is now at this position of the group."""
+        block = Block(lanes, 0, seed, purpose=For.EVALUATION)
         if (position, lanes) not in self.simulators:
-            env = self.make_simulator(lanes)
-            self.simulators[position, lanes] = CheckedSimulator(env, self.env_id)
-        return self.simulators[position, lanes]
+            with making(self.env_id, block):
+                env = self.make_simulator(lanes)
+            journal = new_journal(block, self.spec.action_shape, self.spec.action_dtype)
+            self.simulators[position, lanes] = CheckedSimulator(env, self.env_id, journal=journal)
+        checked = self.simulators[position, lanes]
+        assert checked.journal is not None
+        checked.journal.header[Field.SEED] = seed
+        return checked
 
     def close(self) -> None:
         """Close the simulators."""

@@ -28,9 +28,11 @@ from envs.contract import (
     spec_of,
 )
 from runners import seeding
+from runners.checked import CheckedSimulator, making
 from runners.config import RunConfig
 from runners.errors import BadInput
 from runners.evaluation import Evaluator
+from runners.journal import Block, new_journal
 from runners.resolve import check_fit
 from runners.seeding import Stream
 from runners.slots import Slot
@@ -94,7 +96,8 @@ def make_setting(config: RunConfig) -> Setting:
         BadInput: the agent cannot act in the environment, or not read its observations.
     """
     with closing(envs.make(config.env, 1, 0, config.backend, **config.env_options)) as probe:
-        _, infos = probe.reset()
+        asked = new_journal(Block(1, 0), rows=1)
+        _, infos = CheckedSimulator(probe, config.env, journal=asked).reset(0)
         spec, resumable = spec_of(probe, infos), isinstance(probe, Resumable)
         overlaps = bool(getattr(probe.unwrapped, "releases_gil", False))
     check_fit(config, spec)
@@ -141,12 +144,10 @@ def make_worker(
     c = setting.config
 
     def make_simulator(seed: int, block: int) -> VectorSimulator:
-        node = (Stream.SIMULATOR, block) if not life else (Stream.REPLACED, block, life, 0)
-        return setting.simulator(c.block_size, seeding.integer(seed, *node))
-
-    def make_generator(seed: int, block: int) -> np.random.Generator:
-        node = (Stream.ACTOR, block) if not life else (Stream.REPLACED, block, life, 1)
-        return seeding.generator(seed, *node)
+        number = seeding.simulator_seed(seed, block, life)
+        first_lane = list(seeds).index(seed) * c.lanes + block * c.block_size
+        with making(c.env, Block(c.block_size, number, seed, block, first_lane)):
+            return setting.simulator(c.block_size, number)
 
     return RolloutWorker(
         c.env,
@@ -158,7 +159,7 @@ def make_worker(
         max_rows=c.rollout_length,
         reward_dtype=np.float64 if AGENTS[c.agent].tabular else np.float32,
         columns=columns,
-        make_generator=make_generator,
+        life=life,
     )
 
 

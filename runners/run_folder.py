@@ -5,7 +5,7 @@
     <agent>-<env>-<config_id>/
         config.json  provenance.jsonl  summary.json  curve.png  health.png
         seed-<s>/            metrics.jsonl  evals.jsonl  health.jsonl  best/  last/
-        groups/<a>-<b>/      lock  checkpoints/  replay/
+        groups/<a>-<b>/      lock  checkpoints/  replay/  crash-<n>.json
 """
 
 from __future__ import annotations

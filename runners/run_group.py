@@ -12,6 +12,7 @@ from agents.contract import Batch, NonFiniteLoss, Params
 from runners import checkpoint, files, weights
 from runners.checkpoint import Loaded
 from runners.console import Console, seed_range
+from runners.crash_report import reported
 from runners.errors import RunFailed, Stopped, disk
 from runners.group import Setting, make_learner, make_source
 from runners.health import health_of
@@ -40,11 +41,12 @@ def train_group(
     Raises:
         Stopped: ``stop_asked`` gave a signal; what is saved is said in the message.
         RunFailed: the loss was not finite; the batch that made it so is kept.
+        SimulatorError: a simulator failed; a report is kept, which `runners.replay_crash` takes.
         NoCheckpoint: the group was begun and none of its checkpoints can be used.
     """
     if is_done(run, group):
         return
-    with run.lock(group):
+    with run.lock(group), reported(lambda: run.group(group), setting.config):
         loaded = checkpoint.load_newest(run, group)
         if loaded is not None:
             for skipped in loaded.skipped:

@@ -36,3 +36,15 @@ def generator(seed: int, stream: Stream, *path: int) -> np.random.Generator:
 def integer(seed: int, stream: Stream, *path: int) -> int:
     """One integer in [0, 2**31), for simulators that take no more than that."""
     return int(sequence(seed, stream, *path).generate_state(1)[0] >> 1)
+
+
+def simulator_seed(seed: int, block: int, life: int = 0) -> int:
+    """A block's simulator's, in the so many-th life of its worker."""
+    node = (Stream.REPLACED, block, life, 0) if life else (Stream.SIMULATOR, block)
+    return integer(seed, *node)
+
+
+def actor_stream(seed: int, block: int, life: int = 0) -> np.random.Generator:
+    """A block's exploration stream."""
+    node = (Stream.REPLACED, block, life, 1) if life else (Stream.ACTOR, block)
+    return generator(seed, *node)

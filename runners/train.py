@@ -56,6 +56,7 @@ def run(
     from runners import run_folder
     from runners.config import run_name, to_json
     from runners.console import SilentConsole
+    from runners.crash_report import reported
     from runners.resolve import threshold as threshold_of
     from runners.run_group import train_group
     from runners.summary import summarise
@@ -66,7 +67,12 @@ def run(
     done = None if fresh or tensorboard else finished_run(config, seeds, out)
     if done is not None:
         return done
-    setting = groups.make_setting(config)
+
+    def folder_of_run() -> Path:
+        return run_folder.create_run(out, run_name(config), to_json(config)).path
+
+    with reported(folder_of_run, config):
+        setting = groups.make_setting(config)
     groups.check_workers(setting, len(seeds), workers)
     threshold = threshold_of(config.env)
     if fresh:

@@ -23,7 +23,7 @@ from envs.contract import (
     Spec,
     VectorSimulator,
 )
-from runners import seeding
+from runners import journal, seeding
 from runners.checked import CheckedSimulator, finite
 from runners.seeding import Stream
 from runners.slots import Slot, new_slot, rows_of
@@ -33,13 +33,6 @@ MakeSimulator = Callable[[int, int], VectorSimulator]
 """(seed, block) to that block's simulator."""
 MakeActor = Callable[[Sequence[np.random.Generator]], Actor]
 """One exploration stream a seed to an actor for all of them."""
-MakeGenerator = Callable[[int, int], np.random.Generator]
-"""(seed, block) to that block's exploration stream."""
-
-
-def actor_stream(seed: int, block: int) -> np.random.Generator:
-    """The exploration stream of a block that has not been replaced."""
-    return seeding.generator(seed, Stream.ACTOR, block)
 
 
 class Block(NamedTuple):
@@ -71,27 +64,44 @@ class RolloutWorker:
         max_rows: int,
         reward_dtype: type[np.floating[Any]],
         columns: range | None = None,
-        make_generator: MakeGenerator = actor_stream,
+        life: int = 0,
     ) -> None:
-        """It has the blocks ``columns`` of all ``K * blocks``, seed-major; None: all."""
+        """It has the blocks ``columns`` of all ``K * blocks``, seed-major; None: all.
+
+        ``life`` is how many workers had them before it and died: it draws other numbers.
+        """
         self.env_id, self.spec, self.make_actor = env_id, spec, make_actor
         self.seeds, self.reward_dtype = list(seeds), reward_dtype
+        self.life, self.per_seed = life, blocks
         self.blocks: list[Block] = []
         for column in range(len(seeds) * blocks) if columns is None else columns:
             k, b = divmod(column, blocks)
-            env = make_simulator(seeds[k], b)
-            checked = CheckedSimulator(env, env_id, column * env.num_envs)
-            self.blocks.append(Block(k, b, checked, make_generator(seeds[k], b)))
+            checked = self._watched(make_simulator(seeds[k], b), k, b)
+            self.blocks.append(Block(k, b, checked, seeding.actor_stream(seeds[k], b, life)))
         self.lanes = self.blocks[0].env.env.num_envs
         self.resumable = all(isinstance(block.env.env, Resumable) for block in self.blocks)
         self.steps_done = 0  # rows so far, for messages
         self.rows_begun = np.zeros(1, np.int64)  # a sign of life, for whoever watches
         self.pending_reset: int | None = None  # number of the checkpoint that asked for it
         self.range_warned = False
+        self._number()
         self._build_actors()
         self._tile_bounds()
         self.slot = self.new_slot(max_rows)
         self._begin()
+
+    def _watched(self, env: VectorSimulator, k: int, b: int) -> CheckedSimulator:
+        """Look at what a simulator returns, and keep what it is asked."""
+        seed, spec = self.seeds[k], self.spec
+        number = seeding.simulator_seed(seed, b, self.life)
+        block = journal.Block(env.num_envs, number, seed, b)
+        kept = journal.new_journal(block, spec.action_shape, spec.action_dtype)
+        return CheckedSimulator(env, self.env_id, journal=kept)
+
+    def _number(self) -> None:
+        """The lanes' numbers that messages give, by seed and block."""
+        for block in self.blocks:
+            block.env.number((block.k * self.per_seed + block.b) * self.lanes)
 
     def new_slot(self, rows: int) -> Slot:
         """Room for rollouts of this worker."""
@@ -150,6 +160,8 @@ class RolloutWorker:
             SimulatorError: a simulator raised, or returned a wrong shape, dtype or number.
         """
         rows = plan.rows
+        for block in self.blocks:
+            block.env.sound(self.steps_done)
         slot = self.slot if slot is None else slot
         slot.obs[0], slot.first[0] = self.obs, self.first
         for name, value in self.facts.items():
@@ -242,7 +254,11 @@ class RolloutWorker:
         warnings.warn(f"{self.env_id}: {told}; told once", stacklevel=2)
 
     def _bad_number(self, t: int, lane: int, what: str) -> None:
-        raise SimulatorError(self.env_id, int(lane), self.steps_done + int(t), what)
+        simulator = self.blocks[lane // self.lanes].env
+        here = simulator.first_lane + lane % self.lanes
+        error = SimulatorError(self.env_id, int(here), self.steps_done + int(t), what)
+        error.journal = simulator.journal
+        raise error
 
     def state_dict(self) -> State:
         """Between two rollouts: the row to come; of each block its streams, and simulators where they can."""
@@ -275,12 +291,14 @@ class RolloutWorker:
         for block in self.blocks:
             saved = state["blocks"][block.name]
             block.generator.bit_generator.state = saved["generator"]
-            if isinstance(block.env.env, Resumable) and self.resumable:
-                block.env.env.set_state(saved["simulator"])
         for b, part in self.parts.items():
             names = [block.name for block in self.blocks[part]]
             self.actor_states[b] = joined([state["blocks"][name]["actor"] for name in names])
         self.pending_reset, self.steps_done = state["pending_reset"], state["steps_done"]
+        if self.resumable:
+            for block in self.blocks:
+                saved = state["blocks"][block.name]["simulator"]
+                block.env.set_state(saved, self.steps_done)
 
     def keep(self, seeds: Sequence[int]) -> None:
         """Go on with the seeds at these positions of the group only; the others' simulators are closed."""
@@ -292,6 +310,7 @@ class RolloutWorker:
                 block.env.env.close()
         self.seeds = [self.seeds[k] for k in kept]
         self.blocks = [self.blocks[c]._replace(k=kept.index(self.blocks[c].k)) for c in stay]
+        self._number()
         self._build_actors()
         for b, part in self.parts.items():
             self.actor_states[b] = joined(states[part])
