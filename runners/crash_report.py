@@ -182,15 +182,20 @@ def reported(folder: Callable[[], Path], config: RunConfig) -> Iterator[None]:
             simulated_by(config, Purpose(journal[Field.PURPOSE])), journal, error.what,
             "".join(traceback.format_exception(error)), error.lane, error.step,
         )  # fmt: skip
-        try:
-            path = write(folder(), report)
-            told = f"replay it: python -m runners.replay_crash {path}"
-            if not report.complete:
-                told = f"what is known of it is in {path}"
-        except (DiskFault, BadInput) as refused:  # the fault is what matters
-            told = f"no crash report: {refused}"
+        told = left(folder, report)
         whole = SimulatorError(error.env_id, error.lane, error.step, f"{error.what}; {told}")
         raise whole from error
+
+
+def left(folder: Callable[[], Path], report: Report) -> str:
+    """Leave a report in a folder; what to say of it."""
+    try:
+        path = write(folder(), report)
+    except (DiskFault, BadInput) as refused:  # the fault is what matters
+        return f"no crash report: {refused}"
+    if not report.complete:
+        return f"what is known of it is in {path}"
+    return f"replay it: python -m runners.replay_crash {path}"
 
 
 def write(folder: Path, report: Report) -> Path:

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ from runners.seeding import Stream
 from runners.slots import Slot
 from runners.sources import Plan, Source
 from runners.sources.local import LocalSource
-from runners.worker import MakeActor, RolloutWorker
+from runners.worker import MakeActor, MakeJournal, RolloutWorker
 
 
 @dataclass
@@ -138,7 +139,11 @@ def make_learner(setting: Setting, seeds: Sequence[int]) -> Learner:
 
 
 def make_worker(
-    setting: Setting, seeds: Sequence[int], columns: range | None = None, life: int = 0
+    setting: Setting,
+    seeds: Sequence[int],
+    columns: range | None = None,
+    life: int = 0,
+    make_journal: MakeJournal | None = None,
 ) -> RolloutWorker:
     """The worker of these of the group's blocks (None: of all), in its so many-th life."""
     c = setting.config
@@ -160,6 +165,7 @@ def make_worker(
         reward_dtype=np.float64 if AGENTS[c.agent].tabular else np.float32,
         columns=columns,
         life=life,
+        make_journal=make_journal,
     )
 
 
@@ -169,8 +175,11 @@ def make_source(
     learner: Learner,
     workers: int = 0,
     say: Callable[[str], None] = warnings.warn,
+    folder: Callable[[], Path] | None = None,
 ) -> Source:
     """The source that the configuration names; with ``workers``, processes of their own.
+
+    ``say`` is told of workers that are replaced, and reports of simulators that crash go into ``folder``.
 
     Raises:
         BadInput: there is not the memory that they share.
@@ -192,7 +201,14 @@ def make_source(
 
     blocks = len(seeds) * (c.lanes // c.block_size)  # of a group that seeds have left, fewer
     return ProcessSource(
-        c, seeds, min(workers, blocks), _sample(setting), learner.params(), setting.resumable, say
+        c,
+        seeds,
+        min(workers, blocks),
+        _sample(setting),
+        learner.params(),
+        setting.resumable,
+        say,
+        folder,
     )
 
 

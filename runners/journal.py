@@ -13,7 +13,7 @@ the last point have become many.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, NamedTuple
@@ -218,14 +218,29 @@ def new_header(block: Block) -> Array:
     return header
 
 
+def shapes(
+    lanes: int, action_shape: tuple[int, ...] = (), dtype: DTypeLike = np.int64, rows: int = 0
+) -> list[tuple[tuple[int, ...], np.dtype[Any]]]:
+    """Of a journal's arrays, of as many rows as fit or are asked for."""
+    row_bytes = lanes * int(np.prod(action_shape)) * np.dtype(dtype).itemsize
+    rows = rows or max(1, ACTION_BYTES // max(row_bytes, 1))
+    actions = (rows, lanes, *action_shape), np.dtype(dtype)
+    return [actions, ((len(Field),), np.dtype(np.int64)), ((STATE_BYTES,), np.dtype(np.uint8))]
+
+
+def begun(block: Block, arrays: Sequence[Array]) -> Journal:
+    """The journal of a simulator that has just been made, in arrays of `shapes`."""
+    actions, header, state = arrays
+    header[:] = new_header(block)
+    return Journal(actions, header, state)
+
+
 def new_journal(
     block: Block, action_shape: tuple[int, ...] = (), dtype: DTypeLike = np.int64, rows: int = 0
 ) -> Journal:
-    """A journal in this process's own memory, of as many rows as fit or are asked for."""
-    row_bytes = block.lanes * int(np.prod(action_shape)) * np.dtype(dtype).itemsize
-    rows = rows or max(1, ACTION_BYTES // max(row_bytes, 1))
-    actions = np.zeros((rows, block.lanes, *action_shape), dtype)
-    return Journal(actions, new_header(block), np.zeros(STATE_BYTES, np.uint8))
+    """The same, in this process's own memory."""
+    wanted = shapes(block.lanes, action_shape, dtype, rows)
+    return begun(block, [np.zeros(shape, kind) for shape, kind in wanted])
 
 
 def pack(value: Any) -> bytes:

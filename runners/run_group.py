@@ -90,7 +90,9 @@ def _progress(
     seeds = group.seeds
     active: Sequence[int] = seeds if loaded is None else loaded.seeds
     learner = make_learner(setting, active)
-    source = make_source(setting, active, learner, workers, console.message)
+    source = make_source(
+        setting, active, learner, workers, console.message, lambda: run.group(group)
+    )
 
     def save_checkpoint(progress: Progress) -> None:
         state = {

@@ -35,6 +35,10 @@ MakeActor = Callable[[Sequence[np.random.Generator]], Actor]
 """One exploration stream a seed to an actor for all of them."""
 
 
+MakeJournal = Callable[[int, journal.Block], journal.Journal]
+"""(column of this worker, block) to what keeps what that block's simulator is asked."""
+
+
 class Block(NamedTuple):
     """One vector environment of one seed."""
 
@@ -65,6 +69,7 @@ class RolloutWorker:
         reward_dtype: type[np.floating[Any]],
         columns: range | None = None,
         life: int = 0,
+        make_journal: MakeJournal | None = None,
     ) -> None:
         """It has the blocks ``columns`` of all ``K * blocks``, seed-major; None: all.
 
@@ -73,6 +78,7 @@ class RolloutWorker:
         self.env_id, self.spec, self.make_actor = env_id, spec, make_actor
         self.seeds, self.reward_dtype = list(seeds), reward_dtype
         self.life, self.per_seed = life, blocks
+        self.make_journal = make_journal or self._own_journal
         self.blocks: list[Block] = []
         for column in range(len(seeds) * blocks) if columns is None else columns:
             k, b = divmod(column, blocks)
@@ -92,11 +98,15 @@ class RolloutWorker:
 
     def _watched(self, env: VectorSimulator, k: int, b: int) -> CheckedSimulator:
         """Look at what a simulator returns, and keep what it is asked."""
-        seed, spec = self.seeds[k], self.spec
+        seed = self.seeds[k]
         number = seeding.simulator_seed(seed, b, self.life)
         block = journal.Block(env.num_envs, number, seed, b)
-        kept = journal.new_journal(block, spec.action_shape, spec.action_dtype)
+        kept = self.make_journal(len(self.blocks), block)
         return CheckedSimulator(env, self.env_id, journal=kept)
+
+    def _own_journal(self, column: int, block: journal.Block) -> journal.Journal:
+        del column
+        return journal.new_journal(block, self.spec.action_shape, self.spec.action_dtype)
 
     def _number(self) -> None:
         """The lanes' numbers that messages give, by seed and block."""

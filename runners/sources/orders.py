@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from agents.contract import State
+from agents.contract import Array, State
 from runners.config import RunConfig
 from runners.slots import Layout
 from runners.sources import Plan
-from runners.sources.shared import Board, SharedBytes
+from runners.sources.shared import Board, Shape, SharedBytes, arrays_in, nbytes
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,15 @@ class Task:
     slots: SharedBytes
     board: Board
     beats: SharedBytes  # an int64 a worker, which counts its rows
+    journals: SharedBytes  # of all blocks that the group began with
+    places: tuple[int, ...]  # of this worker's blocks in there
+    journal_shapes: list[Shape]  # of one block's
+
+    def journal_arrays(self, column: int) -> list[Array]:
+        """The arrays of the journal of one of this worker's blocks."""
+        size = nbytes(self.journal_shapes)
+        start = self.places[column] * size
+        return arrays_in(self.journals.bytes[start : start + size], self.journal_shapes)
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,13 @@ does over what it had not handed over. A simulator's error is a fault of the sim
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ import numpy as np
 from agents.contract import Params, Rollout, State, params_from_state, params_to_state
 from envs.contract import SimulatorError
 from envs.lane_processes import RemoteTraceback
+from runners import crash_report, journal
 from runners.config import RunConfig
 from runners.errors import WorkerLost
 from runners.slots import Layout, Slot
@@ -38,12 +41,13 @@ from runners.sources.orders import (
     Save,
     Task,
 )
-from runners.sources.shared import Board, SharedBytes, chunks
+from runners.sources.shared import Board, SharedBytes, chunks, nbytes
 from runners.sources.worker_process import main, slots_in
 from runners.worker import divided, joined, merged
 
 HANG_LIMIT = 60.0  # seconds without a new row, or with an order unanswered
 START_LIMIT = 300.0  # seconds: some simulators compile first
+CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGABRT, signal.SIGFPE}
 TICK = 0.5  # seconds between two looks at who hangs
 LIVES = 3  # replacements until ...
 REGAIN = 100  # ... rollouts handed over, which win one back
@@ -62,6 +66,7 @@ class _Member:
         self.process.start()
         theirs.close()
         self.ready = False
+        self.exitcode: int | None = None  # once it has ended
         self.state: Any = None  # its last answer to an order that was no rollout
         self.beat, self.seen = -1, time.monotonic()
 
@@ -88,6 +93,7 @@ class _Member:
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
+        self.exitcode = self.process.exitcode
         self.process.close()
 
 
@@ -103,6 +109,7 @@ class ProcessSource:
         params: Params,
         resumable: bool,
         say: Callable[[str], None],
+        folder: Callable[[], Path] | None,
     ) -> None:
         """Start the processes.
 
@@ -114,13 +121,18 @@ class ProcessSource:
             params: of the shapes that will be published.
             resumable: whether the simulators give their state.
             say: for messages of workers that were replaced.
+            folder: for reports of simulators that crash; None: they leave none.
         """
-        self.config, self.seeds, self.resumable, self.say = config, list(seeds), resumable, say
+        self.config, self.seeds, self.resumable = config, list(seeds), resumable
+        self.say, self.folder = say, folder
         self.ahead = config.ahead
         blocks = len(seeds) * (config.lanes // config.block_size)
         layout = Layout.of(sample, config.rollout_length)
         self.memory = SharedBytes(layout.nbytes(blocks) * (self.ahead + 1))
         self.board, self.beats = Board(params), SharedBytes(8 * workers)
+        action = sample.action
+        kept = journal.shapes(config.block_size, action.shape[3:], action.dtype)
+        self.journals = SharedBytes(nbytes(kept) * blocks, sparse=True)
         self.context = multiprocessing.get_context("spawn")
         self.published: list[Params] = []  # oldest first, `lag` + 1 at most
         self.number = 0  # of the next rollout
@@ -133,7 +145,7 @@ class ProcessSource:
         for index, columns in enumerate(chunks(blocks, workers)):
             task = Task(
                 config, index, tuple(seeds), columns, 0, 0,
-                layout, self.memory, self.board, self.beats,
+                layout, self.memory, self.board, self.beats, self.journals, tuple(columns), kept,
             )  # fmt: skip
             self.members.append(_Member(task, self.context))
         self._lay_out()
@@ -210,7 +222,7 @@ class ProcessSource:
             return False
         member.seen = time.monotonic()
         if isinstance(answer, Failed):
-            self._raise(answer)
+            self._raise(member, answer)
         if not member.ready:
             member.ready = True
             return True
@@ -224,10 +236,12 @@ class ProcessSource:
         member.sent.popleft()
         return True
 
-    def _raise(self, failed: Failed) -> None:
+    def _raise(self, member: _Member, failed: Failed) -> None:
         remote = RemoteTraceback(failed.traceback)
         if failed.simulator is not None:
-            raise SimulatorError(*failed.simulator) from remote
+            error = SimulatorError(*failed.simulator)
+            error.journal = self._journal(member, error.lane)
+            raise error from remote
         raise RuntimeError("a worker process met an error that nobody foresaw") from remote
 
     def _replace(self, member: _Member, why: str) -> None:
@@ -236,8 +250,9 @@ class ProcessSource:
         member.end(HANG_LIMIT)
         self.replaced += 1
         self.lives -= 1
-        told = f"worker {member.task.index}: {why}"
+        told = f"worker {member.task.index}: {why}{self._crash(member, why)}"
         if self.lives < 0:
+            self.members.remove(member)
             raise WorkerLost(f"{told}; it was replaced too often, see what its simulator does")
         self.say(f"{told}; replaced, its {len(member.task.columns)} blocks begin new episodes")
         task = replace(member.task, life=member.task.life + 1, steps_done=self.rows_done)
@@ -246,6 +261,27 @@ class ProcessSource:
         self.members[self.members.index(member)] = anew
         for order in member.sent:
             anew.send(order)
+
+    def _journal(self, member: _Member, lane: int) -> journal.Journal:
+        """What that lane's simulator was asked."""
+        column = lane // self.config.block_size - member.task.columns.start
+        return journal.Journal(*member.task.journal_arrays(column))
+
+    def _crash(self, member: _Member, why: str) -> str:
+        """Where the report of a simulator lies that took the process with it."""
+        code = member.exitcode
+        if self.folder is None or code is None or -code not in CRASHES:
+            return ""
+        journals = [
+            journal.Journal(*member.task.journal_arrays(c)) for c in range(len(member.task.places))
+        ]
+        # blocks take their steps one after the other: the last that was asked for the newest one
+        newest = max(kept.last_step for kept in journals)
+        failed = [kept for kept in journals if kept.last_step == newest][-1]
+        simulated = crash_report.simulated_by(self.config, journal.Purpose.TRAINING)
+        lane = failed[journal.Field.FIRST_LANE]
+        report = crash_report.report_of(simulated, failed, f"its process died ({why})", why, lane)
+        return f"; {crash_report.left(self.folder, report)}"
 
     def _ask(self, orders: Sequence[Order]) -> list[Any]:
         """Everybody's answer to an order of their own; nothing else is under way."""
@@ -285,6 +321,7 @@ class ProcessSource:
         """Go on with the seeds at these positions of the group only."""
         kept = tuple(seeds)
         per_seed = self.config.lanes // self.config.block_size
+        before = [m.task for m in self.members]
         new = {
             k * per_seed + b: i * per_seed + b for i, k in enumerate(kept) for b in range(per_seed)
         }
@@ -296,8 +333,10 @@ class ProcessSource:
         ranges = [range(mine[0], mine[-1] + 1) for mine in columns if mine]
         self._ask([Keep(kept, mine) for mine in ranges])
         self.seeds = [self.seeds[k] for k in kept]
-        for member, left in zip(self.members, ranges, strict=True):
-            member.task = replace(member.task, seeds=tuple(self.seeds), columns=left)
+        stay = [task for task, mine in zip(before, columns, strict=True) if mine]
+        for member, task, left in zip(self.members, stay, ranges, strict=True):
+            places = (p for p, c in zip(task.places, task.columns, strict=True) if c in new)
+            member.task = replace(task, seeds=tuple(self.seeds), columns=left, places=tuple(places))
         self.board.keep(len(kept))
         self._lay_out()
         self._publish_again([params.keep(kept) for params in self.published])
@@ -307,7 +346,7 @@ class ProcessSource:
         for member in self.members:
             member.end(1.0)
         self.members = []
-        for memory in (self.memory, self.board.memory, self.beats):
+        for memory in (self.memory, self.board.memory, self.beats, self.journals):
             memory.close()
 
 

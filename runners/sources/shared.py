@@ -47,13 +47,13 @@ def _padded(one: Shape) -> int:
 class SharedBytes:
     """Zeroed bytes that this process and its children see; a child gets it as an argument."""
 
-    def __init__(self, size: int) -> None:
-        """Reserve them.
+    def __init__(self, size: int, sparse: bool = False) -> None:
+        """Reserve them; ``sparse``: most of them will never be written to.
 
         Raises:
             BadInput: there is not so much memory.
         """
-        if size > (free := available()):
+        if size > (free := available()) and not sparse:
             raise BadInput(
                 f"workers: their rollouts take {size:,} bytes of shared memory, and {free:,} are free; take "
                 "a smaller --rollout-length, fewer --lanes, or fewer --seeds"
