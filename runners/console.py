@@ -13,7 +13,10 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TextIO
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TextIO
+
+from runners.timing import Part, shares
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -35,6 +38,7 @@ class Status(NamedTuple):
     returns: Mapping[int, float]  # seed to its latest evaluation's mean; empty before the first
     solved: int  # seeds solved so far
     seconds: float  # since the start of the run
+    spent: Mapping[Part, float] = MappingProxyType({})  # of it, by what it was spent on
 
 
 class Console(Protocol):
@@ -218,6 +222,17 @@ class Rates:
         """Updates a second, all seeds; 0 while unknown."""
         return self._rate(lambda status: status.updates)
 
+    @property
+    def time_shares(self) -> Mapping[Part, float]:
+        """Where the time went; {} while unknown."""
+        if not self.seen:
+            return {}
+        old, new = self.seen[0], self.seen[-1]
+        if old is new:
+            return shares(new.spent, new.seconds)
+        spent = {part: value - old.spent.get(part, 0.0) for part, value in new.spent.items()}
+        return shares(spent, new.seconds - old.seconds)
+
     def _rate(self, count: Callable[[Status], int]) -> float:
         if not self.seen:
             return 0.0
@@ -303,6 +318,16 @@ def mean_return(returns: Mapping[int, float]) -> str:
     return mean if len(values) == 1 else f"{mean} [{number(min(values))} .. {number(max(values))}]"
 
 
+def time_line(time_shares: Mapping[Any, float]) -> str:
+    """Shares of the time, the largest first; what rounds to nothing is left out.
+
+    >>> time_line({"simulate": 0.256, "learn": 0.7, "save": 0.004})
+    'learn 70 %, simulate 26 %'
+    """
+    ordered = sorted(time_shares.items(), key=lambda item: -item[1])
+    return ", ".join(f"{part} {share * 100:.0f} %" for part, share in ordered if share >= 0.005)
+
+
 def progress_line(task: Task, status: Status, rates: Rates, ended: bool = False) -> str:
     """Everything in one line of ASCII; what has ended has no time left."""
     seconds = seconds_left(status.lane_steps, task.total_lane_steps, rates.lane_steps)
@@ -354,6 +379,10 @@ def panel(task: Task, status: Status, rates: Rates) -> Panel:
     body = Table.grid(expand=True)
     body.add_row(bar)
     body.add_row(facts)
+    if rates.time_shares:
+        where = Text.assemble(("spent ", "dim"), time_line(rates.time_shares))
+        where.no_wrap, where.overflow = True, "ellipsis"
+        body.add_row(where)
     return Panel(body, title=Text(task.title), title_align="left", border_style="dim")
 
 

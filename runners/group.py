@@ -39,6 +39,7 @@ from runners.seeding import Stream
 from runners.slots import Slot
 from runners.sources import Plan, Source
 from runners.sources.local import LocalSource
+from runners.timing import Times
 from runners.worker import MakeActor, MakeJournal, RolloutWorker
 
 
@@ -144,6 +145,7 @@ def make_worker(
     columns: range | None = None,
     life: int = 0,
     make_journal: MakeJournal | None = None,
+    times: Times | None = None,
 ) -> RolloutWorker:
     """The worker of these of the group's blocks (None: of all), in its so many-th life."""
     c = setting.config
@@ -166,6 +168,7 @@ def make_worker(
         columns=columns,
         life=life,
         make_journal=make_journal,
+        times=times,
     )
 
 
@@ -176,10 +179,12 @@ def make_source(
     workers: int = 0,
     say: Callable[[str], None] = warnings.warn,
     folder: Callable[[], Path] | None = None,
+    times: Times | None = None,
 ) -> Source:
     """The source that the configuration names; with ``workers``, processes of their own.
 
     ``say`` is told of workers that are replaced, and reports of simulators that crash go into ``folder``.
+    It counts its seconds in ``times``.
 
     Raises:
         BadInput: there is not the memory that they share.
@@ -194,9 +199,9 @@ def make_source(
             for seed in seeds
         ]
         threads = min(len(seeds), os.cpu_count() or 1)
-        return FusedSource(seeds, simulators, learner, c.rollout_length, threads)  # type: ignore[arg-type]
+        return FusedSource(seeds, simulators, learner, c.rollout_length, threads, times)  # type: ignore[arg-type]
     if not workers:
-        return LocalSource(make_worker(setting, seeds), c.lag, setting.overlaps)
+        return LocalSource(make_worker(setting, seeds, times=times), c.lag, setting.overlaps, times)
     from runners.sources.process import ProcessSource
 
     blocks = len(seeds) * (c.lanes // c.block_size)  # of a group that seeds have left, fewer
@@ -209,6 +214,7 @@ def make_source(
         setting.resumable,
         say,
         folder,
+        times or Times(),
     )
 
 

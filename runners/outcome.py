@@ -17,12 +17,15 @@ from runners.evaluation import EPISODE_LIMIT, Purpose
 from runners.group import Setting
 from runners.progress import SeedRecord
 from runners.run_folder import RunFolder
+from runners.timing import Times
 
 FILE = "result.json"
 
 
-def write_results(run: RunFolder, setting: Setting, records: Sequence[SeedRecord]) -> None:
-    """Evaluate the last and the best weights of seeds that are done; one file a seed."""
+def write_results(
+    run: RunFolder, setting: Setting, records: Sequence[SeedRecord], times: Times
+) -> None:
+    """Evaluate the last and the best weights of a group that is done; one file a seed."""
     seeds = [record.seed for record in records]
     last = [weights.load_weights(run.seed(seed).last) for seed in seeds]
     best = [weights.load_weights(run.seed(seed).best) for seed in seeds]
@@ -44,6 +47,7 @@ def write_results(run: RunFolder, setting: Setting, records: Sequence[SeedRecord
             "lane_steps": record.lane_steps,
             "updates": record.updates,
             "seconds": record.seconds,
+            "spent": times.state_dict(),
             "final_returns": final[k].tolist(),
             "best_returns": best_returns[k].tolist(),
             "best_lane_steps": record.best_lane_steps,

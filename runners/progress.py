@@ -19,6 +19,7 @@ from runners.evaluation import Evaluator, Purpose
 from runners.health import Health
 from runners.run_folder import SeedFolder
 from runners.sources import Plan, Source
+from runners.timing import Times, shares
 
 METRIC_LINES = 200  # in metrics.jsonl, over a whole run
 CONFIRMATION_EPISODES = 100
@@ -117,6 +118,7 @@ class Progress:
         show: Callable[[Status], None],
         stop_asked: Callable[[], int],
         health: Health | None = None,
+        times: Times | None = None,
     ) -> None:
         self.config, self.threshold = config, threshold
         self.clock = clock_of(config)
@@ -134,7 +136,10 @@ class Progress:
         self.saved_at = -1  # lane steps of the newest checkpoint
         self._seconds_before = 0.0
         self._started = time.monotonic()
+        self.times = times or Times()
+        self.times.start()
         self._logged = (0, 0.0, 0)  # lane steps, seconds, updates at the last line of metrics
+        self._spent = self.times.wall()  # and where the time had gone
 
     @property
     def seconds(self) -> float:
@@ -150,7 +155,8 @@ class Progress:
 
     def after(self, rollout: Rollout) -> None:
         """Count the rollout, then do what has become due. Evaluation comes before checkpoint."""
-        before, clock = self.lane_steps, self.clock
+        before, clock, lap = self.lane_steps, self.clock, self.times.lap
+        lap("learn")
         self.lane_steps += rollout.rows * clock.lanes
         self.counter.add(rollout)
         if self.health:
@@ -161,7 +167,9 @@ class Progress:
         if ended or clock.passed(before, self.lane_steps, clock.log_every):
             self._log()
         if ended or clock.passed(before, self.lane_steps, clock.eval_every):
+            lap("other")
             self._evaluate()
+            lap("evaluate")
         solved = [seed for seed in self.active if self.records[seed].solved]
         self.finished = ended or (self.config.until_solved and solved == self.active)
         if self.finished:
@@ -180,7 +188,9 @@ class Progress:
     def checkpoint(self) -> None:
         """Save all that is needed to go on from here."""
         self.saved_at = self.lane_steps
+        self.times.lap("other")
         self._save(self)
+        self.times.lap("save")
 
     def _stop(self, signum: int) -> None:
         """End early; with an extra checkpoint where that changes nothing that follows."""
@@ -204,6 +214,7 @@ class Progress:
         epsilon = self.learner.params().scalars["epsilon"]
         steps_before, seconds_before, updates_before = self._logged
         passed = max(self.seconds - seconds_before, 1e-9)
+        time_shares = self._time_shares(passed)
         for k, seed in enumerate(self.active):
             self.folders(seed).add_metrics(
                 {
@@ -214,9 +225,16 @@ class Progress:
                     **{name: float(value[k]) for name, value in metrics.items()},
                     "lane_steps_per_s": (self.lane_steps - steps_before) / passed,
                     "updates_per_s": (self.learner.updates - updates_before) / passed,
+                    "time_shares": time_shares,
                 }
             )
         self._logged = (self.lane_steps, self.seconds, self.learner.updates)
+
+    def _time_shares(self, passed: float) -> dict[str, float]:
+        """Where the time since the last line of metrics went."""
+        before, self._spent = self._spent, self.times.wall()
+        spent = {part: value - before[part] for part, value in self._spent.items()}
+        return {str(part): round(share, 4) for part, share in shares(spent, passed).items()}
 
     def _position(self, seed: int) -> dict[str, Any]:
         record = self.records[seed]
@@ -318,6 +336,7 @@ class Progress:
             returns={r.seed: r.last_mean for r in records if not math.isnan(r.last_mean)},
             solved=sum(r.solved for r in records),
             seconds=self.seconds,
+            spent=self.times.wall(),
         )
 
     def state_dict(self) -> State:
@@ -330,6 +349,7 @@ class Progress:
             "counter": self.counter.state_dict(),
             "records": {str(seed): _to_json(record) for seed, record in self.records.items()},
             "health": self.health.state_dict() if self.health else {},
+            "spent": self.times.state_dict(),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -343,6 +363,9 @@ class Progress:
         if self.health:
             self.health.load_state_dict(state.get("health", {}))  # {}: begun before it was kept
         self._seconds_before, self._started = state["seconds"], time.monotonic()
+        # {}: begun before it was kept
+        self.times.load_state_dict(state.get("spent", {"seconds": {}, "cpu": 0.0}))
+        self._spent = self.times.wall()
         self._logged = (self.lane_steps, self.seconds, self.learner.updates)
 
 

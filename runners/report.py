@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runners import files, stats
-from runners.console import duration, human, number, seed_range
+from runners.console import duration, human, number, seed_range, time_line
 from runners.errors import disk
 
 if TYPE_CHECKING:
@@ -322,6 +322,8 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
         f"{human(summary['env_steps'])} env steps in {duration(summary['wall_s'])}: "
         f"{human(summary['env_steps_per_s'])} env steps/s, {human(summary['updates_per_s'])} updates/s"
     )
+    if summary.get("time_shares"):
+        lines += [f"time: {time_line(summary['time_shares'])}", summary["advice"]]
     for name, seeds in (summary.get("alarms") or {}).items():
         lines.append(f"alarm: {name}: {seed_range(seeds)}; see health.png")
     if summary.get("eval_limit"):

@@ -20,6 +20,7 @@ from runners.loop import run_loop
 from runners.outcome import read_result, write_results
 from runners.progress import Progress
 from runners.run_folder import Group, RunFolder
+from runners.timing import Times, time_sampling
 
 StopAsked = Callable[[], int]
 """The signal that asked the run to stop, or 0."""
@@ -68,7 +69,7 @@ def train_group(
         if progress.stopped:
             raise Stopped(progress.stopped, _what_is_saved(progress))
         if not is_done(run, group):
-            write_results(run, setting, list(progress.records.values()))
+            write_results(run, setting, list(progress.records.values()), progress.times)
 
 
 def is_done(run: RunFolder, group: Group) -> bool:
@@ -90,9 +91,12 @@ def _progress(
     seeds = group.seeds
     active: Sequence[int] = seeds if loaded is None else loaded.seeds
     learner = make_learner(setting, active)
+    times = Times()
     source = make_source(
-        setting, active, learner, workers, console.message, lambda: run.group(group)
+        setting, active, learner, workers, console.message, lambda: run.group(group), times
     )
+    if learner.replay is not None:
+        time_sampling(learner.replay, times)
 
     def save_checkpoint(progress: Progress) -> None:
         state = {
@@ -109,7 +113,7 @@ def _progress(
     progress = Progress(
         setting.config, threshold, seeds, source, learner, setting.evaluator(),
         run.seed, save_weights, save_checkpoint, console.update, stop_asked,
-        health_of(setting, learner, active, console.message),
+        health_of(setting, learner, active, console.message), times,
     )  # fmt: skip
     if loaded is not None:
         learner.load_state_dict(loaded.state["learner"])

@@ -27,7 +27,8 @@ Array = NDArray[Any]
 Arrays = dict[str, Array]
 
 TIMES = (
-    "seconds", "solved_seconds", "env_steps_per_s", "lane_steps_per_s", "updates_per_s",
+    "seconds", "solved_seconds", "env_steps_per_s", "lane_steps_per_s", "updates_per_s", "spent",
+    "time_shares",
 )  # fmt: skip
 """What two runs of the same bits may differ in."""
 

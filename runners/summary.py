@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from runners import outcome, stats
+from runners import bound, outcome, stats
+from runners.bound import Spent
 from runners.config import RunConfig
 from runners.evaluation import EPISODE_LIMIT
 from runners.group import Setting
 from runners.health import alarms_of
 from runners.run_folder import RunFolder
+from runners.timing import BESIDE, PARTS, Part, shares, wall_of
 
 
 def summarise(run: RunFolder, setting: Setting, threshold: float | None) -> dict[str, Any]:
@@ -31,6 +34,7 @@ def summarise(run: RunFolder, setting: Setting, threshold: float | None) -> dict
             "env_steps": [r["solved_env_steps"] for r in done],
             "seconds": [r["solved_seconds"] for r in done],
         },
+        **_time(config, run, found),
         **_exact(setting, done),
         "alarms": alarms_of({seed: run.seed(seed).read_health().records for seed in found}),
         "forced_resets": 0
@@ -69,6 +73,44 @@ def _totals(done: list[dict[str, Any]], wall_s: float) -> dict[str, Any]:
         "wall_s": wall_s,
         "env_steps_per_s": env_steps / wall_s if wall_s else 0.0,
         "updates_per_s": updates / wall_s if wall_s else 0.0,
+    }
+
+
+def _time(
+    config: RunConfig, run: RunFolder, found: dict[int, dict[str, Any] | None]
+) -> dict[str, Any]:
+    """Where the wall time of all groups went; nothing where none has kept it."""
+    groups = [[r for seed in group.seeds if (r := found.get(seed))] for group in run.groups()]
+    # a group's seeds have the same; none: trained before it was kept
+    kept = [
+        (results, results[0]["spent"]) for results in groups if results and "spent" in results[0]
+    ]
+    if not kept:
+        return {}
+    seconds: dict[Part, float] = dict.fromkeys(PARTS, 0.0)
+    wall = seconds.copy()
+    for _, spent in kept:
+        here = wall_of(spent["seconds"], spent["workers"])
+        for part in PARTS:
+            seconds[part] += spent["seconds"][part]
+            wall[part] += here[part]
+    workers = max(spent["workers"] for _, spent in kept)
+    total = math.fsum(s for part, s in wall.items() if not workers or part not in BESIDE)
+    rows = (max(r["lane_steps"] for r in results) // config.lanes for results, _ in kept)
+    if not total:
+        return {}
+    spent = Spent(
+        seconds,
+        total,
+        rollouts=sum(-(-n // config.rollout_length) for n in rows),
+        workers=workers,
+        cpu=math.fsum(spent["cpu"] for _, spent in kept),
+        seeds=max(len(results) for results, _ in kept),
+    )
+    return {
+        "time_shares": {part: round(share, 4) for part, share in shares(wall, total).items()},
+        "bound": bound.bound_of(spent),
+        "advice": bound.advice(spent, config, bound.cores()),
     }
 
 

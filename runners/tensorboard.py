@@ -37,7 +37,7 @@ def write_events(run: RunFolder) -> None:
     """Write ``tensorboard/seed-<s>/`` of every seed; ``tensorboard --logdir runs`` shows them.
 
     The scalars of metrics.jsonl are ``train/<name>``, those of evals.jsonl ``eval/<name>``, of
-    health.jsonl ``health/<name>``, with environment steps on the axis.
+    health.jsonl ``health/<name>``, shares of the time ``time/<part>``, with environment steps on the axis.
 
     Raises:
         BadInput: the package is missing.
@@ -76,7 +76,11 @@ def events_of(seed: SeedFolder, start: float = 0.0) -> bytes:
 def _points(seed: SeedFolder) -> Iterator[tuple[Mapping[str, Any], dict[str, float]]]:
     """Every record with its scalars by tag."""
     for record in seed.read_metrics().records:
-        yield record, dict(_scalars("train", record.items()))
+        yield (
+            record,
+            dict(_scalars("train", record.items()))
+            | dict(_scalars("time", record.get("time_shares", {}).items())),
+        )
     for record in seed.read_evals().records:
         scalars = dict(_scalars("eval", record.items()))
         if record.get("confirmation"):

@@ -28,6 +28,7 @@ from runners.checked import CheckedSimulator, finite
 from runners.seeding import Stream
 from runners.slots import Slot, new_slot, rows_of
 from runners.sources import Plan
+from runners.timing import Times
 
 MakeSimulator = Callable[[int, int], VectorSimulator]
 """(seed, block) to that block's simulator."""
@@ -70,6 +71,7 @@ class RolloutWorker:
         columns: range | None = None,
         life: int = 0,
         make_journal: MakeJournal | None = None,
+        times: Times | None = None,
     ) -> None:
         """It has the blocks ``columns`` of all ``K * blocks``, seed-major; None: all.
 
@@ -88,6 +90,7 @@ class RolloutWorker:
         self.resumable = all(isinstance(block.env.env, Resumable) for block in self.blocks)
         self.steps_done = 0  # rows so far, for messages
         self.rows_begun = np.zeros(1, np.int64)  # a sign of life, for whoever watches
+        self.times = times or Times()
         self.pending_reset: int | None = None  # number of the checkpoint that asked for it
         self.range_warned = False
         self._number()
@@ -177,6 +180,8 @@ class RolloutWorker:
         for name, value in self.facts.items():
             slot.column("facts", name, value.shape[2:], value.dtype)[0] = value
         self.slot = slot
+        lap = self.times.lap
+        lap("other")
         actor_state = {
             str(b): state
             for b, state in self.actor_states.items()
@@ -186,11 +191,13 @@ class RolloutWorker:
         for t in range(rows):
             self.rows_begun += 1
             self._act(slot, t)
+            lap("act")
             for c, block in enumerate(self.blocks):
                 self._step(slot, t, c, block)
             self.pending_reset = None
             slot.first[t + 1] = done
             done = slot.terminated[t] | slot.truncated[t]
+            lap("simulate")
         if plan.checkpoint is not None and not self.resumable:
             slot.truncated[rows - 1] |= ~slot.terminated[rows - 1]
             self.pending_reset = plan.checkpoint
@@ -200,6 +207,7 @@ class RolloutWorker:
         rollout = slot.rollout(rows, actor_state, version)
         self._check(rollout)
         self.steps_done += rows
+        lap("simulate")
         return rollout
 
     def _act(self, slot: Slot, t: int) -> None:

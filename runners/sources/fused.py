@@ -23,6 +23,7 @@ from envs.tabular import TabularVectorEnv, sample_reset, sample_step
 from runners import seeding
 from runners.seeding import Stream
 from runners.sources import Plan
+from runners.timing import Times
 
 
 class FusedSource:
@@ -38,6 +39,7 @@ class FusedSource:
         learner: TabularLearner,
         max_rows: int,
         threads: int,
+        times: Times | None = None,
     ) -> None:
         """Take over ``simulators[k]``, reset them, and learn in place of ``learner``."""
         self.learner = learner
@@ -47,6 +49,7 @@ class FusedSource:
         self.generators = [seeding.generator(seed, Stream.ACTOR, 0) for seed in seeds]
         self.lanes = self.simulators[0].num_envs
         self.max_rows, self.version = max_rows, 0
+        self.times = times or Times()
         self.pool = ThreadPoolExecutor(threads)
         self._allocate()
         for k, env in enumerate(self.simulators):
@@ -70,13 +73,16 @@ class FusedSource:
 
     def next(self, plan: Plan) -> Rollout:
         """Run and learn the next rows."""
+        self.times.lap("other")
         seeds = range(len(self.simulators))
         if len(seeds) == 1:
             self._run(0, plan.rows)
         else:
             list(self.pool.map(lambda k: self._run(k, plan.rows), seeds))
         self.newest = plan.rows
-        return self._rollout(plan.rows)
+        rollout = self._rollout(plan.rows)
+        self.times.lap("fused")
+        return rollout
 
     def _run(self, k: int, rows: int) -> None:
         """One seed's rows, in a kernel that holds no lock."""

@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from agents.contract import Params, Rollout, State, params_from_state, params_to_state
 from runners.sources import Plan
+from runners.timing import BESIDE, Times
 from runners.worker import RolloutWorker
 
 
@@ -19,12 +20,18 @@ class LocalSource:
 
     replaced = 0
 
-    def __init__(self, worker: RolloutWorker, lag: int, overlaps: bool = False) -> None:
+    def __init__(
+        self, worker: RolloutWorker, lag: int, overlaps: bool = False, times: Times | None = None
+    ) -> None:
         """``overlaps``: the simulators compute without holding Python's lock. The bits are the same."""
         self.worker, self.lag = worker, lag
+        self.times = times or worker.times
         self.resumable = worker.resumable
         self.published: list[Params] = []  # oldest first; the worker acts with the first
         self.thread = ThreadPoolExecutor(1, "rollouts") if lag and overlaps else None
+        if self.thread:
+            self.worker.times = Times()  # the thread's own
+            self.times.workers = 1
         self.under_way: Future[Rollout] | None = None
         self.spare = worker.new_slot(worker.slot.rows) if self.thread else worker.slot
 
@@ -41,15 +48,25 @@ class LocalSource:
 
     def next(self, plan: Plan) -> Rollout:
         """The next rows; what follows them is begun in the thread."""
+        if self.thread:
+            self.times.lap("other")
         if self.under_way is None:
             rollout = self._collect(plan, self.published[0])
         else:
             rollout, self.under_way = self.under_way.result(), None
+        if self.thread:
+            self.times.lap("wait")
+            self._add_times()
         if self.thread and plan.following:
             # by the time it is asked for, one more will have been published
             newest = self.published[-1]
             self.under_way = self.thread.submit(self._collect, plan.following, newest)
         return rollout
+
+    def _add_times(self) -> None:
+        """What the thread took for acting and simulating."""
+        taken = self.worker.times.take()
+        self.times.add({part: taken[part] for part in BESIDE})
 
     def _collect(self, plan: Plan, params: Params) -> Rollout:
         """Into the slot that the rollout before this one is not in."""

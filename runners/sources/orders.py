@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from runners.config import RunConfig
 from runners.slots import Layout
 from runners.sources import Plan
 from runners.sources.shared import Board, Shape, SharedBytes, arrays_in, nbytes
+from runners.timing import Part
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class Collected(NamedTuple):
     number: int
     version: int  # of the parameters that acted
     actor_state: State  # at row 0
+    seconds: Mapping[Part, float]  # that acting and simulating took
 
 
 class Failed(NamedTuple):

@@ -43,6 +43,7 @@ from runners.sources.orders import (
 )
 from runners.sources.shared import Board, SharedBytes, chunks, nbytes
 from runners.sources.worker_process import main, slots_in
+from runners.timing import Times
 from runners.worker import divided, joined, merged
 
 HANG_LIMIT = 60.0  # seconds without a new row, or with an order unanswered
@@ -110,6 +111,7 @@ class ProcessSource:
         resumable: bool,
         say: Callable[[str], None],
         folder: Callable[[], Path] | None,
+        times: Times,
     ) -> None:
         """Start the processes.
 
@@ -122,9 +124,11 @@ class ProcessSource:
             resumable: whether the simulators give their state.
             say: for messages of workers that were replaced.
             folder: for reports of simulators that crash; None: they leave none.
+            times: of this process, where what the workers took is added.
         """
         self.config, self.seeds, self.resumable = config, list(seeds), resumable
-        self.say, self.folder = say, folder
+        self.say, self.folder, self.times = say, folder, times
+        times.workers = workers
         self.ahead = config.ahead
         blocks = len(seeds) * (config.lanes // config.block_size)
         layout = Layout.of(sample, config.rollout_length)
@@ -169,20 +173,28 @@ class ProcessSource:
         if self.published and params.version == self.published[-1].version:
             return
         self.published = [*self.published, params][-(self.config.lag + 1) :]
+        self.times.lap("learn")
         self.board.write(self.publishes, params)
         self.publishes += 1
+        self.times.lap("transfer")
 
     def next(self, plan: Plan) -> Rollout:
         """The next rows; what follows is begun meanwhile, as far as the lag allows."""
+        self.times.lap("other")
         self._order(plan, self.number)
+        self.times.lap("transfer")
         number = self.number
         self._await(lambda member: bool(member.done) and member.done[0].number == number)
+        self.times.lap("wait")
         parts = [member.done.popleft() for member in self.members]
         self.number += 1
         self.rows_done += plan.rows
         self.lives = min(LIVES, self.lives + 1 / REGAIN)
         if self.ahead and plan.following is not None:
             self._order(plan.following, self.number)
+        for part in parts:
+            self.times.add(part.seconds)
+        self.times.lap("transfer")
         slot = self.slots[number % len(self.slots)]
         actor_state = _beside([part.actor_state for part in parts])
         return slot.rollout(plan.rows, actor_state, min(part.version for part in parts))

@@ -17,6 +17,7 @@ from envs.contract import SimulatorError
 from runners import journal
 from runners.slots import Slot
 from runners.sources.orders import Answer, Collect, Collected, Failed, Keep, Load, Order, Save, Task
+from runners.timing import BESIDE
 from runners.worker import RolloutWorker
 
 
@@ -103,11 +104,15 @@ class _Server:
         return None
 
     def _collect(self, order: Collect) -> Collected:
+        times = self.worker.times
+        times.start()
         params = self.task.board.read(order.acts)
         self.worker.load_params(params)
         slot = self.slots[order.number % len(self.slots)]
         rollout = self.worker.collect(order.plan, params.version, slot)
-        return Collected(order.number, params.version, rollout.actor_state)
+        taken = times.take()
+        seconds = {part: taken[part] for part in BESIDE}
+        return Collected(order.number, params.version, rollout.actor_state, seconds)
 
 
 def slots_in(memory: Array, task: Task, blocks: int) -> list[Slot]:

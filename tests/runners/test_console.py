@@ -1,5 +1,6 @@
 import io
 import math
+import re
 import timeit
 
 import pytest
@@ -202,6 +203,32 @@ def test_the_panel_shows_everything(monkeypatch):
     shown.stop()
     last = stream.getvalue().splitlines()[-1]
     assert "250 of 1k lane steps, 480 env steps in 2.0 s" in last
+
+
+def test_the_panel_shows_where_the_time_of_late_went_in_one_line(monkeypatch):
+    for width, expected in (
+        (100, "spent simulate 60 %, learn 40 %"),
+        (30, "spent simulate 60 %, lear\u2026"),
+    ):
+        stream = terminal(monkeypatch, width)
+        shown = RichConsole(stream, Clock())
+        shown.start("dqn", 1000, [0])
+        for seconds in (100, 110):  # of the first 100 seconds all went into learning
+            learn = 100.0 if seconds == 100 else 104.0
+            now = status(seconds, seconds)._replace(
+                spent={"learn": learn, "simulate": seconds - learn}
+            )
+            shown._draw(now)
+        assert expected in re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue())
+        assert shown.live.get_renderable().renderable.row_count == 3
+        shown.stop()
+
+
+def test_shares_of_the_time_before_anything_is_known():
+    rates = Rates(window=10)
+    assert rates.time_shares == {}
+    rates.add(status(4)._replace(spent={"act": 1.0, "learn": 2.0}))
+    assert rates.time_shares == {"act": 0.25, "learn": 0.5}  # the only one: since the start
 
 
 def test_the_panel_leaves_standard_output_alone(monkeypatch, capsys):

@@ -15,6 +15,7 @@ from runners import outcome, weights
 from runners.progress import SeedRecord
 from runners.resolve import make_config
 from runners.run_folder import create_run
+from runners.timing import Times
 
 
 def setting_of(agent="q_learning", **settings):
@@ -38,7 +39,7 @@ def test_the_best_weights_are_evaluated_by_themselves(tmp_path):
         weights.save_weights(run.seed(seed).last, table(setting, last, 900))
         # seed 4's best weights are its last ones
         weights.save_weights(run.seed(seed).best, table(setting, best, 900 if seed == 4 else 500))
-    outcome.write_results(run, setting, [SeedRecord(seed) for seed in (3, 4, 5)])
+    outcome.write_results(run, setting, [SeedRecord(seed) for seed in (3, 4, 5)], Times())
     found = [outcome.read_result(run.seed(seed).path) for seed in (3, 4, 5)]
     assert [np.mean(r["final_returns"]) for r in found] == [0.0, 1.0, 1.0]
     assert [np.mean(r["best_returns"]) for r in found] == [1.0, 1.0, 0.0]

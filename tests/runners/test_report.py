@@ -235,6 +235,15 @@ def test_what_went_wrong_is_said():
     ]
 
 
+def test_where_the_time_went_is_said():
+    """One line of shares, those that round to nothing left out, and one of advice."""
+    time_shares = {"simulate": 0.256, "learn": 0.7, "save": 0.004, "act": 0.04}
+    figures = summary(2, time_shares=time_shares, bound="learning", advice="learning-bound: x")
+    assert summary_lines(figures)[1:] == [
+        "time: learn 70 %, simulate 26 %, act 4 %", "learning-bound: x",
+    ]  # fmt: skip
+
+
 def test_a_pipe_gets_aligned_ascii():
     text = printed(summary(3, env="[red]X[/red]"))
     assert text.isascii()

@@ -28,7 +28,7 @@ from runners.errors import NoCheckpoint
 from runners.outcome import read_result
 from runners.resolve import make_config
 from runners.run_folder import RunFolder
-from runners.state_tree import digest_jsonl
+from runners.state_tree import TIMES, digest_jsonl
 from runners.train import run
 
 ROOT = Path(__file__).parents[2]
@@ -159,7 +159,7 @@ def fingerprint(folder: RunFolder):
         found[f"health {seed}"] = digest_jsonl(path.health)
         result = read_result(path.path)
         assert result is not None
-        found[f"result {seed}"] = {n: v for n, v in result.items() if "seconds" not in n}
+        found[f"result {seed}"] = {n: v for n, v in result.items() if n not in TIMES}
         for which in (path.last, path.best):
             files = sorted(which.glob("*.safetensors"))
             found[f"weights {which.name} {seed}"] = [file.read_bytes() for file in files]

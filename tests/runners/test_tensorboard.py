@@ -34,8 +34,9 @@ def test_tensorboard_reads_what_was_recorded(run):
             assert len(expected) > 5
         metrics = folder.read_metrics().records[-1]
         assert {f"train/{name}" for name in metrics} - found.keys() == {
-            "train/lane_steps", "train/env_steps", "train/seconds",
+            "train/lane_steps", "train/env_steps", "train/seconds", "train/time_shares",
         }  # fmt: skip
+        assert found["time/fused"][-1][1] == np.float32(metrics["time_shares"]["fused"])
 
 
 def test_a_confirmation_is_shown_by_its_mean(run):
