@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -45,6 +45,8 @@ class BootstrappedDQNConfig:
     """transitions in a gradient step"""
     replay_size: Annotated[int, at_least(2)] = 100_000
     """transitions kept, a seed"""
+    replay_compression: Literal["none", "lz4"] = "none"
+    """how the replay keeps images; the bits are the same"""
     replay_ratio: Annotated[float, positive()] = 0.5
     """gradient steps per lane step"""
     learning_starts: Annotated[int, at_least(0)] = 1_000
@@ -342,5 +344,6 @@ def make_learner(
         reward_clip=config.reward_clip or np.inf,
         frame_stack=config.frame_stack,
         end_on_life_loss=config.end_on_life_loss,
+        compression=config.replay_compression,
     )
     return GradientLearner(config, config.loss, network, replay)

@@ -209,6 +209,9 @@ class Replay(Protocol):
     def load_rows(self, start: int, rows: Mapping[str, Array]) -> None:
         """Put rows from `rows` back where they were."""
 
+    def needs(self, capacity: int) -> dict[str, int]:
+        """Bytes that one like this takes with room for so many transitions a seed, by what they are for."""
+
     def state_dict(self) -> State:
         """Positions and generators, and the observation at `head`; no rows."""
 

@@ -60,6 +60,8 @@ class DQNConfig:
     """transitions in a gradient step"""
     replay_size: Annotated[int, at_least(2)] = 100_000
     """transitions kept, a seed"""
+    replay_compression: Literal["none", "lz4"] = "none"
+    """how the replay keeps images; the bits are the same"""
     replay_ratio: Annotated[float, positive()] = 0.5
     """gradient steps per lane step"""
     learning_starts: Annotated[int, at_least(0)] = 1_000
@@ -142,6 +144,8 @@ class DQNConfig:
     """rows before them that bring the memory up to date; attention wants context - 1"""
     end_on_life_loss: bool = False
     """a lost life ends the episode for the learner"""
+    bf16: bool = False
+    """convolutions and the layer behind them in bfloat16; float32 elsewhere"""
 
     def __post_init__(self) -> None:
         check(self)
@@ -175,6 +179,11 @@ class DQNConfig:
             (
                 self.memory != "none" and self.frame_stack > 1,
                 f"frame_stack: got {self.frame_stack}, takes 1 with a memory, which has the past already",
+            ),
+            (
+                self.memory != "none" and self.replay_compression != "none",
+                f"replay_compression: got {self.replay_compression}, takes none with a memory, "
+                "whose sequences are of many frames each",
             ),
             (
                 self.memory == "attention" and self.memory_size % 4 > 0,
@@ -278,6 +287,7 @@ def make_network(config: DQNConfig, spec: Spec, seeds: int, device: torch.device
         memory=config.memory,
         memory_size=config.memory_size,
         context=config.context,
+        bf16=config.bf16,
     )
 
 
@@ -325,7 +335,9 @@ def _replay(
     if config.memory != "none":
         burn_in, length = config.burn_in, config.sequence_length
         return SequenceReplay(spec, generators, lanes, burn_in=burn_in, length=length, **common)
-    return RingReplay(spec, generators, lanes, frame_stack=config.frame_stack, **common)
+    compression = config.replay_compression
+    stack = config.frame_stack
+    return RingReplay(spec, generators, lanes, frame_stack=stack, compression=compression, **common)
 
 
 def _priorities(config: DQNConfig) -> Callable[[int, int], Priorities] | None:

@@ -31,12 +31,18 @@ class GroupLinear(Layer):
     """``y[k] = x[k] W[k] + b[k]``: one linear layer a seed, in one product."""
 
     def __init__(
-        self, seeds: int, inputs: int, outputs: int, device: torch.device, gain: float = 2.0
+        self,
+        seeds: int,
+        inputs: int,
+        outputs: int,
+        device: torch.device,
+        gain: float = 2.0,
+        bf16: bool = False,
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(seeds, inputs, outputs, device=device))
         self.bias = nn.Parameter(torch.zeros(seeds, 1, outputs, device=device))
-        self.gain = gain
+        self.gain, self.bf16 = gain, bf16
 
     def forward(self, x: Tensor) -> Tensor:
         """[K, B, in] to [K, B, out]; of numbers [K, B] int64 what their one-hot rows give, looked up."""
@@ -44,6 +50,9 @@ class GroupLinear(Layer):
             seeds, rows, _ = self.weight.shape
             place = x + rows * torch.arange(seeds, device=x.device).unsqueeze(-1)
             return functional.embedding(place, self.weight.flatten(0, 1)) + self.bias
+        if self.bf16:
+            bias, x, weight = (tensor.to(torch.bfloat16) for tensor in (self.bias, x, self.weight))
+            return torch.baddbmm(bias, x, weight).to(torch.float32)
         return torch.baddbmm(self.bias, x, self.weight)
 
     def reset(self, generators: Sequence[torch.Generator]) -> None:
@@ -167,7 +176,8 @@ class GroupConv(Layer):
 
     One call a seed: as groups of one convolution the seeds would gain nothing on a CPU, and have
     other bits than a seed alone. ``scale`` is a factor on the input, taken with the weights, of which
-    there are fewer.
+    there are fewer. Parameters are float32 whatever ``dtype`` the products are computed in, which is
+    the output's as well; whole numbers up to 256 are exact in bfloat16 too.
     """
 
     def __init__(
@@ -179,18 +189,29 @@ class GroupConv(Layer):
         stride: int,
         device: torch.device,
         scale: float = 1.0,
+        dtype: torch.dtype = torch.float32,
+        memory_format: torch.memory_format = torch.contiguous_format,
     ) -> None:
         super().__init__()
         self.stride, self.scale = stride, scale
+        self.dtype, self.memory_format = dtype, memory_format
         self.weight = nn.Parameter(torch.zeros(seeds, outputs, inputs, size, size, device=device))
         self.bias = nn.Parameter(torch.zeros(seeds, outputs, device=device))
 
     def forward(self, x: Tensor) -> Tensor:
         """[K, B, in, H, W] to [K, B, out, (H - size) // stride + 1, ...]."""
         weight = self.weight if self.scale == 1.0 else self.weight * self.scale
-        seeds = zip(x, weight, self.bias, strict=True)
-        maps = [functional.conv2d(*seed, stride=self.stride) for seed in seeds]
+        seeds = zip(_each(x), _each(weight), _each(self.bias), strict=True)
+        maps = [self._convolve(*seed) for seed in seeds]
         return torch.stack(maps) if len(maps) > 1 else maps[0].unsqueeze(0)
+
+    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        # put in order while they are bytes, then made larger
+        x, weight = (
+            tensor.contiguous(memory_format=self.memory_format).to(self.dtype)
+            for tensor in (x, weight)
+        )
+        return functional.conv2d(x, weight, bias.to(self.dtype), stride=self.stride)
 
     def reset(self, generators: Sequence[torch.Generator]) -> None:
         """He et al. 2015: normal with variance 2 / inputs; biases 0."""
@@ -200,6 +221,11 @@ class GroupConv(Layer):
             for k, generator in enumerate(generators):
                 self.weight[k].normal_(0.0, scale, generator=generator)
             self.bias.zero_()
+
+
+def _each(x: Tensor) -> Sequence[Tensor]:
+    """The seeds' tensors. One alone is a view whose gradient is a view too, not a copy as unbind's."""
+    return [x.squeeze(0)] if len(x) == 1 else x.unbind(0)
 
 
 class MapNorm(Layer):
@@ -215,8 +241,8 @@ class MapNorm(Layer):
 
 
 class Flatten(Layer):
-    """Feature maps as one row of numbers."""
+    """Feature maps as one row of float32 numbers."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[K, B, C, H, W] to [K, B, C H W]."""
-        return x.flatten(2)
+        return x.flatten(2).to(torch.float32)

@@ -68,6 +68,7 @@ class QNetwork(nn.Module):
         memory: str = "none",
         memory_size: int = 64,
         context: int = 1,
+        bf16: bool = False,
     ) -> None:
         """Parameters are zeros until `initialise`.
 
@@ -86,12 +87,14 @@ class QNetwork(nn.Module):
             memory: "none", "lstm" or "attention", behind the hidden layers (IQN: before the last).
             memory_size: its width.
             context: newest steps that attention looks at.
+            bf16: convolutions, and the linear layer behind them, compute in bfloat16; noisy ones never do.
         """
         super().__init__()
         self.spec, self.frame_stack = spec, frame_stack
         self.num_states, self.num_actions = spec.num_states, spec.num_actions
         self.dueling, self.outputs = dueling, outputs
         self.seeds, self.device, self.noisy_sigma = seeds, device, noisy_sigma
+        self.bf16 = bf16 and is_image(spec)
         layers: list[nn.Module] = []
         width = frame_stack * (spec.num_states or math.prod(spec.obs_shape))
         if is_image(spec):
@@ -111,7 +114,7 @@ class QNetwork(nn.Module):
                 self.embedding, now = CosineEmbedding(seeds, width, device), behind
             if not size:
                 break
-            now.append(self._linear(width, size, f"hidden{i}"))
+            now.append(self._linear(width, size, f"hidden{i}", self.bf16 and i == 0))
             if layer_norm:
                 now.append(GroupLayerNorm(seeds, size, device))
             now.append(ReLU())
@@ -126,10 +129,12 @@ class QNetwork(nn.Module):
         columns = (spec.num_actions + dueling) * (1 if implicit else outputs or 1)
         self.head = self._linear(width, max(2, columns), "head")
 
-    def _linear(self, inputs: int, outputs: int, name: str) -> GroupLinear | NoisyLinear:
+    def _linear(
+        self, inputs: int, outputs: int, name: str, bf16: bool = False
+    ) -> GroupLinear | NoisyLinear:
         if self.noisy_sigma:
             return NoisyLinear(self.seeds, inputs, outputs, self.device, self.noisy_sigma, name)
-        return GroupLinear(self.seeds, inputs, outputs, self.device)
+        return GroupLinear(self.seeds, inputs, outputs, self.device, bf16=bf16)
 
     def _memory(
         self, kind: str, inputs: int, size: int, context: int
@@ -145,9 +150,15 @@ class QNetwork(nn.Module):
         height, width, *channels = self.spec.obs_shape
         maps = self.frame_stack * math.prod(channels)
         kind = NATURE if min(height, width) >= SMALLEST_FOR_NATURE else SMALL
+        # channels last pays in the gradient of large images in float32, not in bfloat16 (oneDNN)
+        last = kind is NATURE and not self.bf16
+        order = torch.channels_last if last else torch.contiguous_format
+        dtype = torch.bfloat16 if self.bf16 else torch.float32
         scale = self.spec.obs_scale
         for filters, size, stride in kind:
-            layers.append(GroupConv(seeds, maps, filters, size, stride, device, scale))
+            layers.append(
+                GroupConv(seeds, maps, filters, size, stride, device, scale, dtype, order)
+            )
             scale = 1.0
             maps = filters
             height, width = ((side - size) // stride + 1 for side in (height, width))
@@ -209,7 +220,7 @@ class QNetwork(nn.Module):
         for layer in self.trunk:
             x = layer(x)
             if isinstance(layer, ReLU):
-                found.append(x)
+                found.append(x.to(torch.float32))
         if features is not None:
             x = features
         if self.embedding is not None:
@@ -227,7 +238,7 @@ class QNetwork(nn.Module):
         if self.num_states:
             return functional.one_hot(obs, self.num_states).to(torch.float32).flatten(2)
         if is_image(self.spec):
-            return self._channels_first(obs).to(torch.float32)
+            return self._channels_first(obs)
         x = obs.reshape(*obs.shape[:2], -1).to(torch.float32)
         return x if self.spec.obs_scale == 1.0 else x * self.spec.obs_scale
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -49,6 +49,8 @@ class RNDConfig:
     """transitions in a gradient step"""
     replay_size: Annotated[int, at_least(2)] = 100_000
     """transitions kept, a seed"""
+    replay_compression: Literal["none", "lz4"] = "none"
+    """how the replay keeps images; the bits are the same"""
     replay_ratio: Annotated[float, positive()] = 0.5
     """gradient steps per lane step"""
     learning_starts: Annotated[int, at_least(0)] = 1_000
@@ -366,6 +368,7 @@ def make_learner(
         reward_scale=config.reward_scale,
         reward_clip=config.reward_clip or np.inf,
         frame_stack=config.frame_stack,
+        compression=config.replay_compression,
     )
     statistics = RNDStatistics(config, spec, seeds, lanes, device)
     return GradientLearner(config, config.loss, network, replay, statistics=statistics)

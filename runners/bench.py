@@ -340,11 +340,12 @@ def bench_sb3() -> list[Row]:
     return bench_family.sb3()
 
 
-def bench_replay() -> list[Row]:
-    """Priorities of a million rows: draw 32 and update them, beside cpprb where it is installed."""
-    from runners import bench_family
+def bench_replay() -> Iterator[Row]:
+    """Priorities of a million rows beside cpprb's; what frames of a game take, beside SB3's."""
+    from runners import bench_replay
 
-    return bench_family.replay()
+    yield from bench_replay.priorities()
+    yield from bench_replay.frames()
 
 
 def bench_family() -> Iterator[Row]:
@@ -362,6 +363,13 @@ def bench_pipeline() -> Iterator[Row]:
     return bench_pipeline.pipeline()
 
 
+def bench_pixels() -> list[Row]:
+    """An update of DQN on images, in float32 and in bfloat16, frames as they are and as lz4 blocks."""
+    from runners import bench_family
+
+    return bench_family.pixels()
+
+
 SIMULATORS = "simulators"
 SUBJECTS: dict[str, Callable[[], Iterable[Row]]] = {
     "help": bench_help,
@@ -371,6 +379,7 @@ SUBJECTS: dict[str, Callable[[], Iterable[Row]]] = {
     "family": bench_family,
     "replay": bench_replay,
     "pipeline": bench_pipeline,
+    "pixels": bench_pixels,
     "sb3": bench_sb3,
     "solve": bench_solve,
 }

@@ -1,56 +1,13 @@
-"""What DQN and the parts of its family cost, beside Stable-Baselines3 and cpprb."""
+"""What DQN and the parts of its family cost, beside Stable-Baselines3."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from runners.bench import Loop, Row, timed, turns
-
-
-def replay() -> list[Row]:
-    """Priorities of a million rows: update 32 and draw 32, beside cpprb where it is installed."""
-    from agents.replay.prioritized import Priorities
-
-    size, batch, times = 1_000_000, 32, 2_000
-    ours = Priorities(1, size, 0.6, 0.4, 10**9)
-    rng = np.random.default_rng(0)
-    ours.load_state_dict({"leaves": rng.random((1, size)), "largest": np.ones(1)})
-    errors, uniform = rng.random((times, batch)), rng.random((times, batch))
-    places, weights = np.zeros(batch, np.int64), np.ones(batch, np.float32)
-
-    def mine() -> None:
-        for t in range(times):
-            ours.draw(0, uniform[t], places)
-            ours.weights(0, places, 0, weights)
-            ours.set(0, places, errors[t])
-
-    mine()
-    works = [mine]
-    try:
-        import cpprb  # type: ignore[import-not-found]
-    except ImportError:
-        cpprb = None
-    else:
-        theirs = cpprb.PrioritizedReplayBuffer(size, {"x": {}}, alpha=0.6)
-        for _ in range(size // 10_000):
-            theirs.add(x=np.zeros(10_000), priorities=rng.random(10_000))
-
-        def others() -> None:
-            for t in range(times):
-                theirs.update_priorities(theirs.sample(batch, beta=0.4)["indexes"], errors[t])
-
-        works.append(others)
-    microseconds = [1e6 / rate for rate in turns(*(partial(timed, work, times) for work in works))]
-    against = f"cpprb: {microseconds[1]:.1f} µs" if cpprb else "cpprb is not installed"
-    ratio = microseconds[1] / microseconds[0] if cpprb else None
-    return [
-        Row("draw 32 of 1 M by priority and update", f"{microseconds[0]:.1f} µs", against, ratio)
-    ]
-
 
 FAMILY: dict[str, dict[str, Any]] = {
     "double": {"double": True},
@@ -88,6 +45,47 @@ def compiled() -> Iterator[Row]:
     )
     yield _times("dqn --compile", dqn, "dqn", eager)
     yield _times("rainbow --compile", all_on, "dqn --compile", dqn)
+
+
+def pixels() -> list[Row]:
+    """An update of `dqn` on images: 84x84, stacks of 4, the Nature paper's convolutions, batch 32."""
+    plain, bf16, small = turns(
+        _pixel_updates(), _pixel_updates(bf16=True), _pixel_updates(replay_compression="lz4")
+    )
+    return [
+        Row("dqn on 84x84x4", f"{1e3 / plain:.1f} ms an update", ""),
+        Row("and --bf16", f"{1e3 / bf16:.1f} ms", f"dqn: {1e3 / plain:.1f} ms", plain / bf16),
+        Row(
+            "and --replay-compression lz4", f"{1e3 / small:.1f} ms", f"dqn: {1e3 / plain:.1f} ms",
+            plain / small,
+        ),
+    ]  # fmt: skip
+
+
+def _pixel_updates(**settings: Any) -> Callable[[], float]:
+    """What measures updates a second, sampling included, on frames that were never played."""
+    import torch
+
+    from agents.contract import Rollout
+    from agents.dqn import DQNConfig, make_learner
+    from envs.contract import Spec
+
+    lanes, rows, rng = 8, 200, np.random.default_rng(0)
+    spec = Spec((84, 84), np.dtype(np.uint8), 0, 4, obs_scale=1 / 255)
+    config = DQNConfig(hidden=(512,), frame_stack=4, batch_size=32, lr=1e-4, **settings)
+    seeds, generators = [np.random.SeedSequence(0)], [np.random.default_rng(0)]
+    learner = make_learner(config, spec, lanes, seeds, generators, torch.device("cpu"))
+    frames = np.repeat(rng.integers(256, size=(rows + 1, lanes, 84, 7), dtype=np.uint8), 12, -1)
+    first, none = np.zeros((rows + 1, lanes), bool), np.zeros((rows, lanes))
+    action = rng.integers(4, size=none.shape)
+    learner.observe(Rollout(frames, first, action, none, none > 0, none > 0))
+
+    def updates() -> None:
+        for _ in range(10):
+            learner.update()
+
+    updates()
+    return lambda: timed(updates, 10)
 
 
 def _times(what: str, rate: float, other: str, other_rate: float) -> Row:

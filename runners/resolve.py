@@ -161,6 +161,13 @@ def check_fit(config: RunConfig, spec: Spec) -> None:
         raise BadInput(f"{config.agent} takes discrete actions; {config.env}'s are continuous")
     if getattr(config.hyper, "end_on_life_loss", False) and not spec.life_loss:
         raise BadInput(f"end_on_life_loss: {config.env} tells no lost lives; leave it out")
+    if getattr(config.hyper, "replay_compression", "none") != "none" and not _bytes_images(spec):
+        raise BadInput(
+            f"replay_compression: {config.env}'s observations are no images of bytes, which is what "
+            "gains by it; take --replay-compression none"
+        )
+    if getattr(config.hyper, "bf16", False) and len(spec.obs_shape) not in (2, 3):
+        raise BadInput(f"bf16: {config.env} shows no images, so nothing would use it; leave it out")
     if AGENTS[config.agent].tabular and not spec.num_states:
         others = ", ".join(name for name, entry in AGENTS.items() if entry.gradient)
         raise BadInput(
@@ -169,3 +176,7 @@ def check_fit(config: RunConfig, spec: Spec) -> None:
         )
     if AGENTS[config.agent].linear:
         config.hyper.tiling(spec)
+
+
+def _bytes_images(spec: Spec) -> bool:
+    return len(spec.obs_shape) in (2, 3) and spec.obs_dtype == "uint8"

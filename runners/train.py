@@ -54,9 +54,10 @@ def run(
     """
     from runners import group as groups
     from runners import run_folder
-    from runners.config import run_name, to_json
+    from runners.config import agent_entry, run_name, to_json
     from runners.console import SilentConsole
     from runners.crash_report import reported
+    from runners.memory_plan import check_memory
     from runners.resolve import threshold as threshold_of
     from runners.run_group import train_group
     from runners.summary import summarise
@@ -74,6 +75,8 @@ def run(
     with reported(folder_of_run, config):
         setting = groups.make_setting(config)
     groups.check_workers(setting, len(seeds), workers)
+    if agent_entry(config.agent).gradient:  # tables are small, and want no replay
+        check_memory(setting, len(seeds), console)
     threshold = threshold_of(config.env)
     if fresh:
         run_folder.set_aside(out, run_name(config))

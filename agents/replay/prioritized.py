@@ -27,10 +27,14 @@ class Priorities:
     def __init__(self, seeds: int, places: int, alpha: float, beta: float, beta_steps: int) -> None:
         """``beta`` rises from what it is to 1 within ``beta_steps`` lane steps."""
         self.places, self.alpha, self.beta, self.beta_steps = places, alpha, beta, beta_steps
-        self.leaves = 1 << (places - 1).bit_length()  # index of the first leaf
+        self.leaves = _leaves(places)
         self.trees = np.zeros((seeds, 2 * self.leaves))
         self.largest = np.ones(seeds)  # priority so far, which a new row gets
         self.count = np.zeros(seeds, np.int64)  # rows that may be sampled
+
+    def needs(self, places: int) -> int:
+        """Bytes that trees over so many places take."""
+        return len(self.trees) * 2 * _leaves(places) * self.trees.itemsize
 
     def set(self, k: int, places: Array, errors: Array) -> None:
         """Rows of seed k that may be sampled have been learned, with these errors [B]; others stay 0."""
@@ -69,6 +73,11 @@ class Priorities:
         kept = list(seeds)
         self.trees, self.largest = self.trees[kept], self.largest[kept]
         self.count = self.count[kept]
+
+
+def _leaves(places: int) -> int:
+    """How many leaves a whole tree has for them, which is the index of the first, too."""
+    return 1 << (places - 1).bit_length()
 
 
 @inlined()

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from agents.contract import Array, Batch, Rollout
+from agents.replay.frames import LZ4Frames
 from agents.replay.prioritized import Priorities, put
 from agents.replay.rows import Rows
 from agents.replay.window import window
@@ -36,13 +37,15 @@ class RingReplay(Rows):
         frame_stack: int = 1,
         end_on_life_loss: bool = False,
         priorities: Callable[[int, int], Priorities] | None = None,
+        compression: str = "none",
     ) -> None:
         """Allocate room for ``capacity`` transitions a seed (and the frames before the oldest).
 
-        ``priorities(seeds, places)`` makes those to sample by; None: all rows alike.
+        ``priorities(seeds, places)`` makes those to sample by; None: all rows alike. ``compression``
+        of observations, "none" or "lz4", changes their size alone.
         """
         slots = max(-(-capacity // lanes), n_step + 1) + frame_stack
-        super().__init__(spec, generators, lanes, slots, end_on_life_loss, priorities)
+        super().__init__(spec, generators, lanes, slots, end_on_life_loss, priorities, compression)
         self.batch_size, self.frame_stack = batch_size, frame_stack
         self.options = (n_step, gamma, reward_scale, reward_clip)
         self._allocate_batch()
@@ -99,16 +102,22 @@ class RingReplay(Rows):
             RuntimeError: no row can start a window (the replay is nearly empty).
         """
         self._draw()
-        flat = self.obs.reshape(-1, *self.spec.obs_shape)
-        for out, index in zip(self.out_obs, self.indices, strict=True):
-            # 'clip' lets numpy write to `out` without a buffer; only -1 is out of range.
-            np.take(flat, index, axis=0, out=out, mode="clip")
-            if self.frame_stack > 1:
-                out[index < 0] = 0
+        self._take_obs()
         if self.spec.action_mask:
             masks = self.action_mask.reshape(-1, self.spec.num_actions)
             np.take(masks, self.indices[1, :, :, -1], axis=0, out=self.out_mask, mode="clip")
         return self.batch
+
+    def _take_obs(self) -> None:
+        """Copy the frames of both stacks into the batch."""
+        if isinstance(self.obs, LZ4Frames):
+            self.obs.take(self.indices, self.out_obs)
+        else:
+            flat = self.obs.reshape(-1, *self.spec.obs_shape)
+            # 'clip' lets numpy write to `out` without a buffer; only -1 is out of range.
+            np.take(flat, self.indices, axis=0, out=self.out_obs, mode="clip")
+        if self.frame_stack > 1:
+            self.out_obs[self.indices < 0] = 0
 
     def _draw(self) -> None:
         filled = np.zeros(len(self.generators), np.int64)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from agents.contract import Array, Rollout, State
+from agents.replay.frames import LZ4Frames
 from agents.replay.prioritized import Priorities
 from agents.replay.view import terminations
 from envs.contract import Spec
@@ -31,16 +32,22 @@ class Rows:
         slots: int,
         end_on_life_loss: bool,
         priorities: MakePriorities | None,
+        compression: str = "none",
     ) -> None:
         """Room for ``slots`` rows of every lane, the observation at `head` included.
 
-        ``priorities(seeds, places)`` makes those to sample by; None: all alike.
+        ``priorities(seeds, places)`` makes those to sample by; None: all alike. ``compression`` of
+        observations is "none" or "lz4".
         """
         self.spec, self.generators, self.lanes = spec, list(generators), lanes
         self.slots, self.end_on_life_loss = slots, end_on_life_loss
         self._head = 0
         shape = (slots, len(self.generators), lanes)
-        self.obs = np.zeros((*shape, *spec.obs_shape), spec.obs_dtype)
+        self.obs: Array | LZ4Frames
+        if compression == "lz4":
+            self.obs = LZ4Frames(shape, spec)
+        else:
+            self.obs = np.zeros((*shape, *spec.obs_shape), spec.obs_dtype)
         self.first = np.zeros(shape, np.bool_)
         self.action = np.zeros(shape, np.int64)
         self.reward = np.zeros(shape, np.float32)
@@ -120,10 +127,34 @@ class Rows:
         for name, array in self._columns().items():
             array[slots] = rows[name][skip:]
 
-    def _columns(self) -> dict[str, Array]:
+    def _columns(self) -> dict[str, Array | LZ4Frames]:
         names = ["obs", "first", "action", "reward", "terminated", "truncated"]
         names += ["action_mask"] if self.spec.action_mask else []
         return {name: getattr(self, name) for name in names}
+
+    @property
+    def nbytes(self) -> int:
+        """What is held: observations, all else of the rows, priorities."""
+        trees = self.priorities.trees.nbytes if self.priorities else 0
+        return trees + sum(column.nbytes for column in self._columns().values())
+
+    def needs(self, capacity: int) -> dict[str, int]:
+        """Bytes that one like this takes with room for ``capacity`` transitions a seed, by what they are for.
+
+        From shapes alone, so a small one tells what a large one would need; of compressed frames an
+        estimate that games rarely pass.
+        """
+        slots = -(-capacity // self.lanes)
+        columns = self._columns()
+        frames = columns.pop("obs")
+        one = frames.expected if isinstance(frames, LZ4Frames) else frames.nbytes
+        rows = sum(column.nbytes for column in columns.values())
+        places = slots * self.lanes
+        return {
+            "frames": one * slots // self.slots,
+            "rows": rows * slots // self.slots,
+            "priorities": self.priorities.needs(places) if self.priorities else 0,
+        }
 
     def state_dict(self) -> State:
         """Position, generators and priorities, and the observation at `head`; no rows."""
@@ -151,8 +182,11 @@ class Rows:
 
     def keep(self, seeds: Sequence[int]) -> None:
         """Go on with the seeds at these positions of the group only."""
-        for name, array in self._columns().items():
-            setattr(self, name, np.ascontiguousarray(array[:, list(seeds)]))
+        for name, column in self._columns().items():
+            if isinstance(column, LZ4Frames):
+                column.keep(seeds)
+            else:
+                setattr(self, name, np.ascontiguousarray(column[:, list(seeds)]))
         self.generators = [self.generators[k] for k in seeds]
         if self.priorities:
             self.priorities.keep(seeds)

@@ -18,6 +18,7 @@ import torch
 
 from agents.contract import Array, Params
 from runners.errors import BadInput
+from runners.free_memory import available
 
 ALIGNMENT = 64  # bytes: no two arrays share a cache line
 Shape = tuple[tuple[int, ...], np.dtype[Any]]
@@ -53,7 +54,8 @@ class SharedBytes:
         Raises:
             BadInput: there is not so much memory.
         """
-        if size > (free := available()) and not sparse:
+        free = available()
+        if free is not None and size > free and not sparse:
             raise BadInput(
                 f"workers: their rollouts take {size:,} bytes of shared memory, and {free:,} are free; take "
                 "a smaller --rollout-length, fewer --lanes, or fewer --seeds"
@@ -86,16 +88,6 @@ def _unnamed() -> int:
     file, name = tempfile.mkstemp()  # elsewhere a file, which loses its name at once
     os.unlink(name)
     return file
-
-
-def available() -> int:
-    """Bytes of memory that nobody uses."""
-    try:
-        with open("/proc/meminfo") as lines:
-            found = next(line for line in lines if line.startswith("MemAvailable"))
-        return int(found.split()[1]) * 1024
-    except (OSError, StopIteration):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 class Board:

@@ -114,8 +114,7 @@ def test_a_frame_of_84x84_takes_no_more_than_its_bytes():
         spec, [np.random.default_rng(0)], 8, capacity=8000, batch_size=32, n_step=1, gamma=0.99,
         frame_stack=4, end_on_life_loss=True,
     )  # fmt: skip
-    held = sum(column.nbytes for column in ring._columns().values())
-    assert held / 8000 <= 7_200
+    assert ring.nbytes / 8000 <= 7_200
 
 
 def image_network(seeds, frames, **kwargs):

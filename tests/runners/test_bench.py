@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from runners import bench, bench_advise, bench_family
+from runners import bench, bench_advise, bench_family, bench_replay
 from runners.resolve import make_config
 
 
@@ -137,5 +137,34 @@ def test_what_switches_cost_is_asked_of_plain_dqn(monkeypatch):
     dqn, rainbow = bench_family.compiled()
     assert (dqn.ratio, rainbow.ratio, rainbow.figure) == (0.5, 4.0, "2,000 µs")
     monkeypatch.setattr(bench_family, "turns", lambda *works: [1000.0, 500.0][: len(works)])
-    (row,) = bench_family.replay()
+    monkeypatch.setattr(bench_replay, "turns", lambda *works: [1000.0, 500.0][: len(works)])
+    (row,) = bench_replay.priorities()
     assert row.figure == "1000.0 µs"
+
+
+def test_updates_on_images_are_timed_as_they_are_and_in_bfloat16(monkeypatch):
+    monkeypatch.setattr(bench_family, "turns", lambda *works: [work() for work in works])
+    monkeypatch.setattr(bench_family, "timed", lambda work, count: (work(), 100.0)[1])
+    plain, bf16, small = bench_family.pixels()
+    assert (plain.figure, bf16.figure, small.ratio) == ("10.0 ms an update", "10.0 ms", 1.0)
+
+
+def test_replays_hold_the_same_play(monkeypatch):
+    """By hand: a frame is 7,056 bytes, a stack four of them, SB3 keeps one or two stacks a transition.
+
+    Beside them ours has 15 bytes of facts, SB3 8 of the action and 4 each of reward, done and timeout.
+    """
+    pytest.importorskip("ale_py")
+    monkeypatch.setattr(bench_replay, "ROWS", 40)
+    play = bench_replay._play(40)
+    assert not (play.first[1:] & play.first[:-1]).any()
+    stacked = bench_replay._stacked(play, 9)
+    assert (stacked == play.obs[6:10].swapaxes(0, 1)).all()
+    plain, small = (bench_replay._ours(play, kind) for kind in ("none", "lz4"))
+    whole, half = (bench_replay._sb3(play, optimized) for optimized in (False, True))
+    assert plain.bytes == (40 + 4) * 8 * (7_056 + 15)
+    assert small.bytes < 1_500 * 44 * 8
+    assert whole.bytes == 40 * 8 * (2 * 4 * 7_056 + 20)
+    assert half.bytes == 40 * 8 * (4 * 7_056 + 20)
+    for store in (plain, small, whole, half):
+        store.batches()

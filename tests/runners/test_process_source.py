@@ -8,8 +8,9 @@ import pytest
 from agents.contract import Params
 from runners import group as groups
 from runners.errors import BadInput
+from runners.free_memory import available
 from runners.progress import Clock
-from runners.sources.shared import Board, available, chunks
+from runners.sources.shared import Board, chunks
 from runners.state_tree import digest_state
 from tests.agents.test_groups import config_of
 

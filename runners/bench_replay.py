@@ -1,0 +1,152 @@
+"""What a replay holds and how fast it gives, beside Stable-Baselines3 and cpprb."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from agents.contract import Array, Rollout
+from agents.replay.ring import RingReplay
+from agents.replay.stack import stacks
+from envs.contract import Spec, UnsupportedEnv
+from runners.bench import Row, timed, turns
+
+GAME, LANES, ROWS = "ALE/Breakout-v5", 8, 2_500  # 20,000 transitions, of which SB3 makes 1.1 GB
+STACK, BATCH = 4, 32
+BATCHES = 200  # in a turn
+
+
+def priorities() -> list[Row]:
+    """Priorities of a million rows: update 32 and draw 32, beside cpprb where it is installed."""
+    from agents.replay.prioritized import Priorities
+
+    size, batch, times = 1_000_000, 32, 2_000
+    ours = Priorities(1, size, 0.6, 0.4, 10**9)
+    rng = np.random.default_rng(0)
+    ours.load_state_dict({"leaves": rng.random((1, size)), "largest": np.ones(1)})
+    errors, uniform = rng.random((times, batch)), rng.random((times, batch))
+    places, weights = np.zeros(batch, np.int64), np.ones(batch, np.float32)
+
+    def mine() -> None:
+        for t in range(times):
+            ours.draw(0, uniform[t], places)
+            ours.weights(0, places, 0, weights)
+            ours.set(0, places, errors[t])
+
+    mine()
+    works = [mine]
+    try:
+        import cpprb  # type: ignore[import-not-found]
+    except ImportError:
+        cpprb = None
+    else:
+        theirs = cpprb.PrioritizedReplayBuffer(size, {"x": {}}, alpha=0.6)
+        for _ in range(size // 10_000):
+            theirs.add(x=np.zeros(10_000), priorities=rng.random(10_000))
+
+        def others() -> None:
+            for t in range(times):
+                theirs.update_priorities(theirs.sample(batch, beta=0.4)["indexes"], errors[t])
+
+        works.append(others)
+    microseconds = [1e6 / rate for rate in turns(*(partial(timed, work, times) for work in works))]
+    against = f"cpprb: {microseconds[1]:.1f} µs" if cpprb else "cpprb is not installed"
+    ratio = microseconds[1] / microseconds[0] if cpprb else None
+    return [
+        Row("draw 32 of 1 M by priority and update", f"{microseconds[0]:.1f} µs", against, ratio)
+    ]
+
+
+def frames() -> Iterator[Row]:
+    """20,000 transitions of a game, 8 lanes, 84x84, stacks of 4: bytes of each, samples in batches of 32."""
+    try:
+        play = _play(ROWS)
+    except UnsupportedEnv as error:  # a plug-in that need not be there
+        yield Row(f"frames of a game: {error}", "", "")
+        return
+    held = [_ours(play, "none"), _ours(play, "lz4"), _sb3(play, False), _sb3(play, True)]
+    rates = turns(*(partial(timed, store.batches, BATCHES * BATCH) for store in held))
+    for store, rate in zip(held, rates, strict=True):
+        figure = f"{store.bytes / (ROWS * LANES):,.0f} B each, {rate / 1e3:,.0f} k samples/s"
+        if store is held[0]:
+            yield Row(store.name, figure, "")
+        else:
+            against = f"{held[0].name}: {rates[0] / 1e3:,.0f} k samples/s"
+            yield Row(store.name, figure, against, rate / rates[0])
+
+
+class Store(NamedTuple):
+    """A filled replay: its arrays' bytes, and what samples ``BATCHES`` batches from it."""
+
+    name: str
+    bytes: int
+    batches: Callable[[], None]
+
+
+def _play(rows: int) -> Rollout:
+    """Random play."""
+    import envs
+
+    env, rng = envs.make(GAME, LANES, 0), np.random.default_rng(0)
+    obs = np.empty((rows + 1, LANES, 84, 84), np.uint8)
+    first = np.zeros((rows + 1, LANES), bool)
+    action = rng.integers(env.single_action_space.n, size=(rows, LANES))  # type: ignore[attr-defined]
+    reward = np.empty((rows, LANES), np.float32)
+    terminated, truncated = (np.empty((rows, LANES), bool) for _ in range(2))
+    obs[0], first[0] = env.reset()[0], True
+    for t in range(rows):
+        obs[t + 1], reward[t], terminated[t], truncated[t], _ = env.step(action[t])
+        first[t + 1] = t > 0 and terminated[t - 1] | truncated[t - 1]
+    env.close()
+    return Rollout(obs, first, action, reward, terminated, truncated)
+
+
+def _ours(play: Rollout, compression: str) -> Store:
+    spec = Spec(play.obs.shape[2:], play.obs.dtype, 0, 18)
+    ring = RingReplay(
+        spec, [np.random.default_rng(0)], LANES, capacity=ROWS * LANES, batch_size=BATCH, n_step=1,
+        gamma=0.99, frame_stack=STACK, compression=compression,
+    )  # fmt: skip
+    ring.add(play)
+
+    def batches() -> None:
+        for _ in range(BATCHES):
+            ring.sample()
+
+    name = "frames once" if compression == "none" else f"frames once, {compression}"
+    return Store(name, ring.nbytes, batches)
+
+
+def _sb3(play: Rollout, optimized: bool) -> Store:
+    """Stable-Baselines3's, which keeps the stacks: of a row and its successor, or of a row alone."""
+    from gymnasium import spaces
+    from stable_baselines3.common.buffers import ReplayBuffer
+
+    buffer = ReplayBuffer(
+        ROWS * LANES, spaces.Box(0, 255, (STACK, 84, 84), np.uint8), spaces.Discrete(18), "cpu", LANES,
+        optimize_memory_usage=optimized, handle_timeout_termination=not optimized,
+    )  # fmt: skip
+    seen = _stacked(play, 0)
+    for t in range(ROWS):
+        following = _stacked(play, t + 1)
+        done = play.done[t]
+        buffer.add(seen, following, play.action[t], play.reward[t], done, [{}] * LANES)
+        seen = following
+    arrays = [array for array in vars(buffer).values() if isinstance(array, np.ndarray)]
+
+    def batches() -> None:
+        for _ in range(BATCHES):
+            buffer.sample(BATCH)
+
+    name = "SB3, optimize_memory_usage" if optimized else "SB3"
+    return Store(name, sum(array.nbytes for array in arrays), batches)
+
+
+def _stacked(play: Rollout, row: int) -> Array:
+    """[n, S, 84, 84] the stacks of a row."""
+    rows = np.maximum(np.arange(row - STACK + 1, row + 1), 0)  # the first row opens an episode
+    result: Array = stacks(play.obs[rows], play.first[rows], STACK)[0]
+    return result
