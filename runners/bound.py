@@ -142,10 +142,14 @@ def advice(spent: Spent, config: RunConfig, cores: int) -> str:
 
 
 def _of_evaluation(spent: Spent, config: RunConfig) -> str:
-    """Fewer evaluations, or where there is one only, shorter ones."""
-    if 2 * config.eval_every <= config.steps:
+    """Fewer evaluations; smaller ones where there is one only, or where a later one would end the run later."""
+    if 2 * config.eval_every <= config.steps and not config.until_solved:
         return _fewer(spent, "evaluate", config, eval_every=2 * config.eval_every)
-    return _fewer(spent, "evaluate", config, eval_episodes=config.eval_episodes // 2)
+    flags = _flags(config, eval_episodes=config.eval_episodes // 2)
+    most = (
+        f"would give at most {_half(spent, 'evaluate')}"  # the longest episode is to be waited for
+    )
+    return f"half the episodes, {flags}, {most}" if flags else f"half of it {most}"
 
 
 def _of_rollouts(spent: Spent, config: RunConfig, cores: int) -> str:
