@@ -60,7 +60,7 @@ def live_curve(path: Path) -> Iterator[LiveCurve]:
 
 def follow(path: Path) -> None:
     """Draw the run's curve every few seconds, and once more at the end of standard input."""
-    from runners import health_picture, report
+    from runners import health_picture, lag_picture, report
 
     seen = 0
     while True:
@@ -69,6 +69,7 @@ def follow(path: Path) -> None:
         if size and (ended or size != seen):
             report.draw_curve(RunFolder(path))
             health_picture.draw_health(RunFolder(path))
+            lag_picture.draw_lag(RunFolder(path))
         seen = size
         if ended:
             return

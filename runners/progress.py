@@ -130,6 +130,8 @@ class Progress:
         self.active = list(seeds)
         self.counter = EpisodeCounter(len(seeds), config.lanes)
         self.lane_steps = 0
+        self.rollouts = 0  # as many as versions of the parameters have been published
+        self.lags: list[int] = []  # versions that acting was behind, since the last line of metrics
         self.finished = False
         self.stopped = 0  # the signal that ended it early
         self._stopping = 0  # the same, while what is under way is still learned from
@@ -157,6 +159,8 @@ class Progress:
         """Count the rollout, then do what has become due. Evaluation comes before checkpoint."""
         before, clock, lap = self.lane_steps, self.clock, self.times.lap
         lap("learn")
+        self.lags.append(self.rollouts - rollout.version)
+        self.rollouts += 1
         self.lane_steps += rollout.rows * clock.lanes
         self.counter.add(rollout)
         if self.health:
@@ -215,6 +219,8 @@ class Progress:
         steps_before, seconds_before, updates_before = self._logged
         passed = max(self.seconds - seconds_before, 1e-9)
         time_shares = self._time_shares(passed)
+        lag = {"policy_lag": float(np.mean(self.lags)), "policy_lag_max": max(self.lags)}
+        self.lags = []
         for k, seed in enumerate(self.active):
             self.folders(seed).add_metrics(
                 {
@@ -222,6 +228,7 @@ class Progress:
                     "episodes": int(episodes[k]),
                     "train_return": float(train_return[k]),
                     "epsilon": epsilon,
+                    **(lag if self.config.ahead else {}),
                     **{name: float(value[k]) for name, value in metrics.items()},
                     "lane_steps_per_s": (self.lane_steps - steps_before) / passed,
                     "updates_per_s": (self.learner.updates - updates_before) / passed,
@@ -343,6 +350,8 @@ class Progress:
         """Taken between rollouts."""
         return {
             "lane_steps": self.lane_steps,
+            "rollouts": self.rollouts,
+            "lags": self.lags,
             "active": self.active,
             "finished": self.finished,
             "seconds": self.seconds,
@@ -356,6 +365,7 @@ class Progress:
         """Go on from a `state_dict`. The learner and the source hold ``active`` seeds already."""
         self.lane_steps, self.finished = state["lane_steps"], state["finished"]
         self.saved_at = self.lane_steps
+        self.rollouts, self.lags = state["rollouts"], list(state["lags"])
         self.active = list(state["active"])
         self.counter = EpisodeCounter(len(self.active), self.config.lanes)
         self.counter.load_state_dict(state["counter"])

@@ -121,6 +121,11 @@ class RunFolder:
         return self.path / "curve.png"
 
     @property
+    def lag_picture(self) -> Path:
+        """Of a run with async workers: how old the parameters were that acted."""
+        return self.path / "lag.png"
+
+    @property
     def health_picture(self) -> Path:
         """Where the picture of value health goes."""
         return self.path / "health.png"

@@ -187,6 +187,7 @@ def main(argv: Sequence[str]) -> int:
     from runners.config import run_name
     from runners.console import make_console
     from runners.health_picture import draw_health
+    from runners.lag_picture import draw_lag
     from runners.live_curve import live_curve
 
     with importing():
@@ -223,6 +224,7 @@ def main(argv: Sequence[str]) -> int:
     if not drawn:
         report.draw_curve(folder)  # says why, if it fails here too
         draw_health(folder)
+        draw_lag(folder)
     report.show(folder, quiet=options.quiet)
     return 0
 
