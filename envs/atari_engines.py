@@ -16,13 +16,13 @@ lane with the lane's seed, of which one draws the no-ops and one the sticky acti
 from __future__ import annotations
 
 import importlib
-import os
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from envs.contract import Array, UnsupportedEnv
+from envs.cores import cores
 from envs.packages import require
 from envs.resize import Shrinker
 
@@ -58,11 +58,7 @@ class Settings:
 
 def threads(lanes: int) -> int:
     """How many threads step so many lanes: one a lane, as far as there are cores. No bit depends on it."""
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on Linux
-        cores = os.cpu_count() or 1
-    return min(lanes, cores)
+    return min(lanes, cores())
 
 
 def _ale_py() -> Any:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +22,7 @@ from gymnasium.utils import seeding
 
 from envs import mujoco_setup, native, offscreen, physics_arms, physics_envpool, physics_walkers
 from envs.contract import Array, UnsupportedEnv, VectorSimulator
+from envs.cores import cores
 from envs.options import reject_unknown, whole
 from envs.physics_task import Step, Task, make_task, option_names
 from envs.simulator import Simulator
@@ -117,12 +117,7 @@ def default_threads(task: Task, num_envs: int) -> int:
 
     Handing lanes to a thread takes as long as some steps of a light task.
     """
-    return max(1, min(_processors(), num_envs // 8)) if task.contact_forces else 1
-
-
-def _processors() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, min(cores(), num_envs // 8)) if task.contact_forces else 1
 
 
 def _task(env_id: str, backend: str, options: Mapping[str, Any]) -> Task:

@@ -14,7 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from agents import AGENTS
+from envs.cores import cores
+from runners.bound import fitting_block
 from runners.errors import BadInput
+from runners.resolve import MAX_LAG
+from runners.train import torch_threads
 
 if TYPE_CHECKING:
     from runners.bench import Loop
@@ -31,6 +36,7 @@ class Way(NamedTuple):
 
     flags: str  # what to write for it; empty as it was asked for
     config: RunConfig
+    workers: int = 0
 
 
 class Timing(NamedTuple):
@@ -61,6 +67,28 @@ def ways(config: RunConfig) -> Iterator[Way]:
             except BadInput:  # not for this agent or environment
                 continue
             yield Way(f"--source {source} --rollout-length {length}", other)
+    yield from beside(config)
+
+
+def beside(config: RunConfig) -> Iterator[Way]:
+    """Rollouts beside the learner, in a thread or in processes; and a learner of several threads."""
+    if AGENTS[config.agent].tabular or config.source == "fused":
+        return
+    if not config.ahead:
+        yield Way("--lag 1", dataclasses.replace(config, lag=1))
+    powers = [2**i for i in range(cores().bit_length()) if 2**i <= cores()]
+    for workers in powers:
+        size = fitting_block(workers, config.lanes, config.block_size)
+        if not size:
+            continue
+        flags = f"--workers {workers}" + f" --block-size {size}" * (size != config.block_size)
+        cut = dataclasses.replace(config, block_size=size, lag=1, async_=False, max_lag=0)
+        yield Way(flags, cut, workers)
+        free = dataclasses.replace(cut, lag=0, async_=True, max_lag=MAX_LAG)
+        yield Way(f"{flags} --async", free, workers)
+    if AGENTS[config.agent].gradient:
+        for threads in powers[1:]:
+            yield Way(f"--threads {threads}", dataclasses.replace(config, threads=threads))
 
 
 def measure(
@@ -73,8 +101,8 @@ def measure(
         ready: list[tuple[Way, Callable[[], tuple[float, float]]]] = []
         for way in ways(config):
             try:
-                ready.append((way, _ready(way.config, stack, seconds)))
-            except UnsupportedEnv as error:
+                ready.append((way, _ready(way, stack, seconds)))
+            except (UnsupportedEnv, BadInput) as error:
                 yield way, str(error)
         turns = [[once() for _, once in ready] for _ in range(rounds)]
     for (way, _), pairs in zip(ready, zip(*turns, strict=True), strict=True):
@@ -82,15 +110,15 @@ def measure(
         yield Timing(way, rate, part)
 
 
-def _ready(
-    config: RunConfig, stack: ExitStack, seconds: float
-) -> Callable[[], tuple[float, float]]:
+def _ready(way: Way, stack: ExitStack, seconds: float) -> Callable[[], tuple[float, float]]:
     """A loop that learns already, and how to time some of its rollouts."""
     from runners.bench import Loop
 
+    config = way.config
     hyper: Any = config.hyper
     early = {"learning_starts": WARM_UP} if getattr(hyper, "learning_starts", 0) > WARM_UP else {}
-    loop = Loop(dataclasses.replace(config, hyper=dataclasses.replace(hyper, **early)), 1)
+    early_config = dataclasses.replace(config, hyper=dataclasses.replace(hyper, **early))
+    loop = Loop(early_config, 1, way.workers)
     stack.callback(loop.source.close)
     rows = config.lanes * config.rollout_length
     loop.run(-(-2 * WARM_UP // rows) + 1)  # compiles, allocates, fills the replay
@@ -99,8 +127,9 @@ def _ready(
     rollouts = max(1, round(seconds / max(time.perf_counter() - start, 1e-6)))
 
     def once() -> tuple[float, float]:
-        start, simulating = time.perf_counter(), _simulating(loop, rollouts)
-        total = time.perf_counter() - start
+        with torch_threads(config.threads):
+            start, simulating = time.perf_counter(), _simulating(loop, rollouts)
+            total = time.perf_counter() - start
         return rollouts * rows / total, simulating / total
 
     return once
@@ -144,12 +173,13 @@ def told(config: RunConfig, measured: Sequence[Timing | tuple[Way, str]]) -> Ite
     for timing in timings:
         what = timing.way.flags or asked_for
         ratio = f"x {timing.rate / asked.rate:.2f}"
-        part = f"{timing.simulating:.0%} of it in rollouts"
+        part = f"{timing.simulating:.0%} of it for rollouts"
         yield f"{what:44} {timing.rate:12,.0f} lane steps/s  {part:24} {ratio}"
     for way, why in (one for one in measured if not isinstance(one, Timing)):
         yield f"{way.flags:44} {why}"
     best = max(timings, key=lambda timing: timing.rate)
     if best.rate > WORTH * asked.rate:
-        yield f"faster here: {best.way.flags} (x {best.rate / asked.rate:.1f}); it is another configuration"
+        rate = f"{best.rate:,.0f} lane steps/s, x {best.rate / asked.rate:.1f}"
+        yield f"faster here: {best.way.flags} ({rate}); it is another configuration"
     else:
         yield "nothing is faster here than what was asked for"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -55,14 +54,6 @@ class Spent(NamedTuple):
         }
 
 
-def cores() -> int:
-    """Those that this process may run on."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on Linux
-        return os.cpu_count() or 1
-
-
 def seconds_with(spent: Spent, workers: int, blocks: int, cores: int) -> float:
     """Wall seconds of the same run with W workers that simulate while the learner learns (lag 1).
 
@@ -95,7 +86,7 @@ def best_workers(spent: Spent, lanes: int, block_size: int, cores: int) -> Choic
     """The fewest workers with which the run would be about as fast as with any number."""
     choices = []
     for workers in range(1, cores + 1):
-        size = _block_size(workers, lanes, block_size)
+        size = fitting_block(workers, lanes, block_size)
         if size:
             seconds = seconds_with(spent, workers, lanes // size, cores)
             choices.append(Choice(workers, size, spent.wall / seconds))
@@ -103,7 +94,7 @@ def best_workers(spent: Spent, lanes: int, block_size: int, cores: int) -> Choic
     return next(choice for choice in choices if choice.gain * AS_GOOD >= most)
 
 
-def _block_size(workers: int, lanes: int, block_size: int) -> int:
+def fitting_block(workers: int, lanes: int, block_size: int) -> int:
     """As it is, where there is a block for each worker; else one that makes them so; 0: none does."""
     if workers <= lanes // block_size:
         return block_size

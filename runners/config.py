@@ -75,6 +75,8 @@ class RunConfig:
     """rollouts that they may be ahead of it; 0: 4, where async"""
     device: Literal["cpu", "cuda"]
     """where the learner computes: auto, cpu or cuda"""
+    threads: Annotated[int, at_least(1)] = 1
+    """in which the learner computes: more of them pay for wide networks where cores are idle"""
     compile: bool = False
     """compile the gradient step: pays for long runs of few seeds with small networks"""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -28,6 +27,7 @@ from envs.contract import (
     mdp_of,
     spec_of,
 )
+from envs.cores import cores, limited
 from runners import seeding
 from runners.checked import CheckedSimulator, making
 from runners.config import RunConfig
@@ -198,10 +198,13 @@ def make_source(
             setting.simulator(c.block_size, seeding.integer(seed, Stream.SIMULATOR, 0))
             for seed in seeds
         ]
-        threads = min(len(seeds), os.cpu_count() or 1)
+        threads = min(len(seeds), cores())
         return FusedSource(seeds, simulators, learner, c.rollout_length, threads, times)  # type: ignore[arg-type]
     if not workers:
-        return LocalSource(make_worker(setting, seeds, times=times), c.lag, setting.overlaps, times)
+        overlaps = bool(c.lag and setting.overlaps)
+        with limited(cores() - c.threads if overlaps else cores()):
+            worker = make_worker(setting, seeds, times=times)
+        return LocalSource(worker, c.lag, overlaps, times)
     from runners.sources.process import ProcessSource
 
     blocks = len(seeds) * (c.lanes // c.block_size)  # of a group that seeds have left, fewer

@@ -28,6 +28,7 @@ RUN_DEFAULTS: Settings = {
     "async_": False,
     "max_lag": 0,
     "device": "auto",
+    "threads": 1,
     "compile": False,
 }
 """Of any agent that `AGENT_DEFAULTS` says nothing else about."""

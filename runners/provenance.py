@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-import os
 import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from envs.cores import cores
 
 PACKAGES = ("torch", "numpy", "scipy", "numba", "gymnasium", "mujoco")
 
@@ -51,9 +52,7 @@ def machine() -> dict[str, Any]:
     """The processor and how much of it is ours."""
     return {
         "cpu": _cpu_model(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": cores(),
         "system": f"{platform.system()} {platform.machine()}",
     }
 

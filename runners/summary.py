@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from envs.cores import cores
 from runners import bound, outcome, stats
 from runners.bound import Spent
 from runners.config import RunConfig
@@ -110,7 +111,7 @@ def _time(
     return {
         "time_shares": {part: round(share, 4) for part, share in shares(wall, total).items()},
         "bound": bound.bound_of(spent),
-        "advice": bound.advice(spent, config, bound.cores()),
+        "advice": bound.advice(spent, config, cores()),
     }
 
 

@@ -86,7 +86,7 @@ def run(
         require()
     folder = run_folder.create_run(out, run_name(config), to_json(config))
     folder.record_start(sys.argv, seeds=list(seeds))
-    with one_thread():
+    with torch_threads(config.threads):
         for group in plan_groups(folder, seeds, setting.group_size):
             console.start(f"{config.agent} on {config.env}", config.steps, group.seeds)
             try:
@@ -134,12 +134,12 @@ def plan_groups(folder: RunFolder, seeds: Sequence[int], size: int) -> Iterator[
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """One torch thread: two on a busy core slow a matrix product many times over."""
+def torch_threads(number: int = 1) -> Iterator[None]:
+    """So many for torch: two on a busy core slow a matrix product many times over."""
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(number)
     try:
         yield
     finally:

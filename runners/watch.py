@@ -275,9 +275,9 @@ def main(argv: Sequence[str]) -> int:
     """Read the command line, record, say where it is."""
     asked = _parser().parse_args(argv)
     run = open_run(asked.run)
-    from runners.train import one_thread
+    from runners.train import torch_threads
 
-    with one_thread():
+    with torch_threads():
         watched = watch(
             run,
             asked.seed,

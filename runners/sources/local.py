@@ -23,12 +23,12 @@ class LocalSource:
     def __init__(
         self, worker: RolloutWorker, lag: int, overlaps: bool = False, times: Times | None = None
     ) -> None:
-        """``overlaps``: the simulators compute without holding Python's lock. The bits are the same."""
+        """``overlaps``, at lag 1: the simulators compute without holding Python's lock. The bits are the same."""
         self.worker, self.lag = worker, lag
         self.times = times or worker.times
         self.resumable = worker.resumable
         self.published: list[Params] = []  # oldest first; the worker acts with the first
-        self.thread = ThreadPoolExecutor(1, "rollouts") if lag and overlaps else None
+        self.thread = ThreadPoolExecutor(1, "rollouts") if overlaps else None
         if self.thread:
             self.worker.times = Times()  # the thread's own
             self.times.workers = 1

@@ -20,6 +20,7 @@ class Task:
 
     config: RunConfig
     index: int  # of the worker
+    workers: int  # how many there are
     seeds: tuple[int, ...]  # of the whole group
     columns: range  # of the group's blocks, those of this worker
     life: int  # how often it has been replaced

@@ -148,7 +148,7 @@ class ProcessSource:
         self.members: list[_Member] = []
         for index, columns in enumerate(chunks(blocks, workers)):
             task = Task(
-                config, index, tuple(seeds), columns, 0, 0,
+                config, index, workers, tuple(seeds), columns, 0, 0,
                 layout, self.memory, self.board, self.beats, self.journals, tuple(columns), kept,
             )  # fmt: skip
             self.members.append(_Member(task, self.context))

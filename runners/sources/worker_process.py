@@ -14,6 +14,7 @@ import numpy as np
 
 from agents.contract import Array
 from envs.contract import SimulatorError
+from envs.cores import cores, limited
 from runners import journal
 from runners.slots import Slot
 from runners.sources.orders import Answer, Collect, Collected, Failed, Keep, Load, Order, Save, Task
@@ -70,9 +71,10 @@ class _Server:
         self.task, self.columns, self.seeds = task, task.columns, len(task.seeds)
         setting = group.make_setting(task.config)
         self.blocks_per_seed = task.config.lanes // task.config.block_size
-        self.worker: RolloutWorker = group.make_worker(
-            setting, task.seeds, task.columns, task.life, self._journal
-        )
+        with limited((cores() - task.config.threads) // task.workers):
+            self.worker: RolloutWorker = group.make_worker(
+                setting, task.seeds, task.columns, task.life, self._journal
+            )
         self.worker.steps_done = task.steps_done
         self.worker.rows_begun = task.beats.bytes.view(np.int64)[task.index : task.index + 1]
         self._lay_out()

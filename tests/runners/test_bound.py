@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from envs.contract import spec_of
-from runners import bound
+from envs.cores import cores
 from runners.bound import Choice, Spent, advice, best_workers, bound_of, seconds_with
 from runners.command_line import parse_train
 from runners.resolve import make_config
@@ -215,8 +216,8 @@ def test_what_is_advised_can_be_asked_for(case):
 
 
 def test_cores_are_those_that_may_be_used(monkeypatch):
-    monkeypatch.setattr(bound.os, "sched_getaffinity", lambda pid: {1, 3, 5})
-    assert bound.cores() == 3
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {1, 3, 5})
+    assert cores() == 3
 
 
 def test_times_of_an_older_run_are_not_made_up(lake):
