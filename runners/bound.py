@@ -86,17 +86,18 @@ def best_workers(spent: Spent, lanes: int, block_size: int, cores: int) -> Choic
     """The fewest workers with which the run would be about as fast as with any number."""
     choices = []
     for workers in range(1, cores + 1):
-        size = fitting_block(workers, lanes, block_size)
+        size = fitting_block(workers, lanes, block_size, spent.seeds)
         if size:
-            seconds = seconds_with(spent, workers, lanes // size, cores)
+            blocks = spent.seeds * (lanes // size)
+            seconds = seconds_with(spent, workers, blocks, cores)
             choices.append(Choice(workers, size, spent.wall / seconds))
     most = max(choice.gain for choice in choices)
     return next(choice for choice in choices if choice.gain * AS_GOOD >= most)
 
 
-def fitting_block(workers: int, lanes: int, block_size: int) -> int:
+def fitting_block(workers: int, lanes: int, block_size: int, seeds: int = 1) -> int:
     """As it is, where there is a block for each worker; else one that makes them so; 0: none does."""
-    if workers <= lanes // block_size:
+    if workers <= seeds * (lanes // block_size):
         return block_size
     divides = lanes % workers == 0 and lanes // workers >= FEWEST_LANES
     return lanes // workers if divides else 0
@@ -236,12 +237,10 @@ def _flags_of(changes: Mapping[str, float | str]) -> str:
 
 def _would(choice: Choice, config: RunConfig) -> str:
     """About where blocks stay as they are; at most where they are cut: a step's fixed cost is not."""
-    workers = f"{choice.workers} worker{'s' * (choice.workers != 1)} (lag 1)"
+    workers = f"--workers {choice.workers}"
     if choice.block_size == config.block_size:
         return f"{workers} would give about {_times(choice.gain)}"
-    return (
-        f"{workers} with --block-size {choice.block_size} would give at most {_times(choice.gain)}"
-    )
+    return f"{workers} --block-size {choice.block_size} would give at most {_times(choice.gain)}"
 
 
 def _half(spent: Spent, *parts: Part) -> str:

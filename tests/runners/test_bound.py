@@ -116,11 +116,13 @@ def measured(threads: int) -> float:
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_workers_are_as_fast_as_was_said(workers):
     """Sleeping simulators in threads stand for processes on as many cores."""
-    alone = measured(0)
+    # of three in turns the least: a busy machine only ever adds
+    times = [(measured(0), measured(workers)) for _ in range(3)]
+    alone, beside = (min(column) for column in zip(*times, strict=True))
     # 8 x 8 x 4 naps, and 8 times learning
     learning = 8 * 0.0102
     spent = Spent({"simulate": alone - learning, "learn": learning}, alone, rollouts=0)
-    assert measured(workers) == pytest.approx(seconds_with(spent, workers, 4, 8), rel=0.2)
+    assert beside == pytest.approx(seconds_with(spent, workers, 4, 8), rel=0.2)
 
 
 # What is said.
@@ -139,16 +141,16 @@ LEARNING = spent(simulate=6, act=3, sample=10, learn=75, other=6)
 CASES = {
     # (80 / 4 + 0.03) + 5 = 25.03 on many cores; on four (95.03) / 4 + 5 = 28.8, and 100 / 28.8 = 3.5
     "simulation": (ROLLOUTS, config(block_size=4), 4,
-        "simulation-bound (80 % of the time): 4 workers (lag 1) would give about 3.5x"),
+        "simulation-bound (80 % of the time): --workers 4 would give about 3.5x"),
     # blocks would have to be cut: a step's fixed cost would not
     "one block": (ROLLOUTS, config(), 4,
-        "simulation-bound (80 % of the time): 4 workers (lag 1) with --block-size 4 would give at most 3.5x"),
+        "simulation-bound (80 % of the time): --workers 4 --block-size 4 would give at most 3.5x"),
     "acting": (spent(simulate=10, act=70, learn=15, other=5), config(block_size=4), 2,
         # max(80 / 2 + 0.03, 95.03 / 2) + 5 = 52.5
-        "acting-bound (80 % of the time): 2 workers (lag 1) would give about 1.9x"),
+        "acting-bound (80 % of the time): --workers 2 would give about 1.9x"),
     "one core": (ROLLOUTS, config(block_size=4), 1,
         "simulation-bound (80 % of the time): workers want more than 1 core; on 4, "
-        "4 workers (lag 1) would give about 3.5x"),
+        "--workers 4 would give about 3.5x"),
     # two rows of 0.1 ms and 0.3 ms to hand them over; half of 90 less: 100 / 55
     "short steps": (spent(simulate=90, other=10)._replace(rollouts=300_000), config(lanes=4), 4,
         "simulation-bound (90 % of the time): workers would give at most 1.0x; --lanes 8, which share a "
@@ -169,7 +171,7 @@ CASES = {
         "half the updates on twice the batch, --minibatch-size 128, would give at most 1.7x"),
     # max(40.03, 50) + 10 = 60
     "learning, and much else": (spent(simulate=30, act=10, learn=50, other=10), config("linear_q", "MountainCar-v0"), 4,
-        "learning-bound (50 % of the time): simulation and acting are 40 %, 1 worker (lag 1) would give about 1.7x"),
+        "learning-bound (50 % of the time): simulation and acting are 40 %, --workers 1 would give about 1.7x"),
     "fused": (spent(fused=80, evaluate=15, other=5), config("q_learning", "FrozenLake-v1", lanes=1), 4,
         "kernel-bound (80 % of the time): it acts, steps and learns in one; workers cannot divide it, and "
         "without all else it would be 1.2x"),
