@@ -77,7 +77,7 @@ def test_the_fewest_workers_that_gain_as_much():
     assert best_workers(slow, 16, 2, 8) == Choice(2, 2, pytest.approx(16 / 8))
 
 
-NAP = 2e-3
+NAP = 5e-3
 
 
 class Sleepy(ScriptedEnv):
@@ -87,11 +87,11 @@ class Sleepy(ScriptedEnv):
 
 
 def measured(threads: int) -> float:
-    """Seconds of 8 rollouts of 8 rows, 4 blocks shared by so many threads, 10 ms of learning a rollout.
+    """Seconds of 6 rollouts of 5 rows, 4 blocks shared by so many threads, 25 ms of learning a rollout.
 
     None: one after the other in one thread, as the local source does.
     """
-    rollouts, rows, blocks = 8, 8, 4
+    rollouts, rows, blocks = 6, 5, 4
     workers = [
         RolloutWorker(
             "Sleepy-v0", spec_of(ScriptedEnv(1, 0, 1, 0.0)), (0,), blocks // max(1, threads),
@@ -107,7 +107,7 @@ def measured(threads: int) -> float:
             begun = [pool.submit(worker.collect, plan, 0) for worker in workers]
             if not threads:
                 begun[0].result()
-            time.sleep(0.01)  # the learner
+            time.sleep(0.025)  # the learner
             for one in begun:
                 one.result()
         return time.perf_counter() - start
@@ -119,10 +119,10 @@ def test_workers_are_as_fast_as_was_said(workers):
     # of three in turns the least: a busy machine only ever adds
     times = [(measured(0), measured(workers)) for _ in range(3)]
     alone, beside = (min(column) for column in zip(*times, strict=True))
-    # 8 x 8 x 4 naps, and 8 times learning
-    learning = 8 * 0.0102
+    # 6 x 5 x 4 naps, and 6 times learning
+    learning = 6 * 0.0252
     spent = Spent({"simulate": alone - learning, "learn": learning}, alone, rollouts=0)
-    assert beside == pytest.approx(seconds_with(spent, workers, 4, 8), rel=0.2)
+    assert beside == pytest.approx(seconds_with(spent, workers, 4, 8), rel=0.25)
 
 
 # What is said.
