@@ -92,6 +92,8 @@ class DQNConfig:
     """sample transitions by their last error"""
     priority_alpha: Annotated[float, unit()] = 0.6
     """0 samples uniformly, 1 in proportion to the error"""
+    actor_priorities: bool = False
+    """a new transition's first priority is its error by the values that acted; else the largest so far"""
     priority_beta: Annotated[float, unit()] = 0.4
     """how much importance weights correct at the start; 1 in full"""
     priority_beta_steps: Annotated[int, at_least(0)] = 100_000
@@ -176,6 +178,7 @@ class DQNConfig:
                 self.distributional == "c51" and self.value_rescale,
                 "value_rescale: c51's values have bounds already, which would be squashed; --no-value-rescale",
             ),
+            *self._priority_conflicts(),
             (
                 self.memory != "none" and self.frame_stack > 1,
                 f"frame_stack: got {self.frame_stack}, takes 1 with a memory, which has the past already",
@@ -188,6 +191,27 @@ class DQNConfig:
             (
                 self.memory == "attention" and self.memory_size % 4 > 0,
                 f"memory_size: got {self.memory_size}, takes a multiple of 4, the heads of attention",
+            ),
+        ]
+
+    def _priority_conflicts(self) -> list[tuple[bool, str]]:
+        asked, no = self.actor_priorities, "--no-actor-priorities"
+        return [
+            (
+                asked and not self.prioritized,
+                "actor_priorities: is for --prioritized, without which there are no priorities",
+            ),
+            (
+                asked and self.memory != "none",
+                f"actor_priorities: a sequence's is of all its errors, which acting does not know; {no}",
+            ),
+            (
+                asked and self.distributional == "c51",
+                f"actor_priorities: c51's are divergences, and acting knows means alone; {no}",
+            ),
+            (
+                asked and self.munchausen,
+                f"actor_priorities: munchausen's target is not the best action's value, which acting tells; {no}",
             ),
         ]
 
@@ -294,7 +318,10 @@ def make_network(config: DQNConfig, spec: Spec, seeds: int, device: torch.device
 def make_actor(config: DQNConfig, spec: Spec, generators: Sequence[np.random.Generator]) -> QActor:
     """An ε-greedy actor for as many seeds as there are generators."""
     network = make_network(config, spec, len(generators), torch.device("cpu"))
-    return QActor(network, generators, config.action_values, config.epsilon_ladder)
+    return QActor(
+        network, generators, config.action_values, config.epsilon_ladder,
+        tells_values=config.actor_priorities,
+    )  # fmt: skip
 
 
 def make_learner(
@@ -335,9 +362,10 @@ def _replay(
     if config.memory != "none":
         burn_in, length = config.burn_in, config.sequence_length
         return SequenceReplay(spec, generators, lanes, burn_in=burn_in, length=length, **common)
-    compression = config.replay_compression
-    stack = config.frame_stack
-    return RingReplay(spec, generators, lanes, frame_stack=stack, compression=compression, **common)
+    return RingReplay(
+        spec, generators, lanes, frame_stack=config.frame_stack, compression=config.replay_compression,
+        acted_values=config.actor_priorities, **common,
+    )  # fmt: skip
 
 
 def _priorities(config: DQNConfig) -> Callable[[int, int], Priorities] | None:

@@ -30,6 +30,7 @@ class QActor:
         action_values: Callable[[Tensor], Tensor] | None = None,
         ladder_alpha: float = 0.0,
         exploring_values: Callable[[Tensor], Tensor] | None = None,
+        tells_values: bool = False,
     ) -> None:
         """An actor of as many seeds as there are generators.
 
@@ -39,6 +40,8 @@ class QActor:
             action_values: makes action values [K, n, A] of the network's outputs; None: they are it.
             ladder_alpha: α of `exploration.ladder`; 0: all lanes explore alike.
             exploring_values: what it goes by instead while it explores; None: the same.
+            tells_values: while exploring its extras are "q" and "v" [K, n], the values of the action taken
+                and of the best legal one, for first priorities.
         """
         self.noise, self.action_values = NetworkNoise(network), action_values
         self.exploring_values = exploring_values or action_values
@@ -46,6 +49,7 @@ class QActor:
         self.network = network.requires_grad_(False)
         self.generators = generators
         self.epsilon, self.ladder_alpha = 1.0, ladder_alpha
+        self.tells_values = tells_values
 
     @property
     def stored(self) -> bool:
@@ -83,7 +87,8 @@ class QActor:
         mask = facts.get("action_mask")
         if explore:
             epsilon = self._epsilon(obs.shape[1])
-            return epsilon_greedy(values, epsilon, self.generators, mask), state, {}
+            action = epsilon_greedy(values, epsilon, self.generators, mask)
+            return action, state, _told(values, action, mask) if self.tells_values else {}
         return greedy(values, mask), state, {"seen": seen}
 
     def _epsilon(self, lanes: int) -> float | Array:
@@ -156,6 +161,15 @@ class QActor:
         """Copy the weights and take ε."""
         self.parameters.flat.copy_(params.tensors["flat"])
         self.epsilon = params.scalars["epsilon"]
+
+
+def _told(values: Array, action: Array, mask: Array | None) -> dict[str, Array]:
+    """The values of the action taken and of the best legal one."""
+    best = greedy(values, mask)
+    return {
+        name: np.take_along_axis(values, chosen[..., None], -1)[..., 0]
+        for name, chosen in (("q", action), ("v", best))
+    }
 
 
 def _in_one_row(obs: Array, first: Array, state: State) -> Array:

@@ -10,12 +10,13 @@ import torch
 
 from agents.contract import Array, Batch, Rollout
 from agents.replay.frames import LZ4Frames
-from agents.replay.prioritized import Priorities, put
+from agents.replay.prioritized import SMALLEST, Priorities, put
 from agents.replay.rows import Rows
 from agents.replay.window import window
 from envs.contract import Spec
 from envs.kernel import inlined, kernel
 
+_NOTHING = np.zeros((0, 0, 0), np.float32)
 _ATTEMPTS = 10_000  # rounds of draws before a replay without any usable row is called a mistake
 
 
@@ -38,14 +39,18 @@ class RingReplay(Rows):
         end_on_life_loss: bool = False,
         priorities: Callable[[int, int], Priorities] | None = None,
         compression: str = "none",
+        acted_values: bool = False,
     ) -> None:
         """Allocate room for ``capacity`` transitions a seed (and the frames before the oldest).
 
         ``priorities(seeds, places)`` makes those to sample by; None: all rows alike. ``compression``
-        of observations, "none" or "lz4", changes their size alone.
+        of observations, "none" or "lz4", changes their size alone. ``acted_values``: a new row's first
+        priority is its error by what acting thought of it, the extras "q" and "v" of rollouts.
         """
         slots = max(-(-capacity // lanes), n_step + 1) + frame_stack
-        super().__init__(spec, generators, lanes, slots, end_on_life_loss, priorities, compression)
+        super().__init__(
+            spec, generators, lanes, slots, end_on_life_loss, priorities, compression, acted_values
+        )
         self.batch_size, self.frame_stack = batch_size, frame_stack
         self.options = (n_step, gamma, reward_scale, reward_clip)
         self._allocate_batch()
@@ -150,11 +155,12 @@ class RingReplay(Rows):
         priorities = self.priorities
         assert priorities is not None
         n_step, head, tail = self.options[0], self._head, self.tail
+        acted = (self.acted_q, self.acted_v) if self.acted_values else (_NOTHING, _NOTHING)
         for k in range(len(self.generators)):
             priorities.count[k] += _admit(
                 k, start, max(tail, start - n_step), tail, head, *self.options, self.first, self.reward,
                 self.terminated, self.truncated, self.frame_stack, self.indices,
-                priorities.trees[k], priorities.largest[k] ** priorities.alpha,
+                priorities.trees[k], priorities.largest[k] ** priorities.alpha, priorities.alpha, *acted,
             )  # fmt: skip
 
     def keep(self, seeds: Sequence[int]) -> None:
@@ -211,11 +217,13 @@ def _fill(  # type: ignore[no-untyped-def]
 @kernel()
 def _admit(  # type: ignore[no-untyped-def]
     k, start, again, tail, head, n_step, gamma, scale, clip,
-    first, reward, terminated, truncated, frames, indices, tree, fresh,
+    first, reward, terminated, truncated, frames, indices, tree, fresh, alpha, acted_q, acted_v,
 ):  # fmt: skip
     """Priorities of seed k's rows after rows ``start`` to ``head`` were added; how many more may be drawn.
 
-    A row that may be drawn keeps its priority, and has ``fresh`` where it has none.
+    A row that may be drawn keeps its priority, and has ``fresh`` where it has none; or that of its error by
+    the values that acted, where there are any (Horgan et al. 2018, arXiv:1803.00933, section 3). The value of
+    the newest observation is not known yet: a window that ends there has ``fresh`` as well.
     """
     slots, _, lanes = first.shape
     leaves = tree.shape[0] // 2
@@ -230,7 +238,7 @@ def _admit(  # type: ignore[no-untyped-def]
         low, high = (tail, min(tail + frames - 1, again)) if part == 0 else (again, head)
         for row in range(low, high):
             for lane in range(lanes):
-                end, _, _ = window(
+                end, total, discount = window(
                     row, k, lane, head, n_step, gamma, scale, clip,
                     first, reward, terminated, truncated,
                 )  # fmt: skip
@@ -239,11 +247,27 @@ def _admit(  # type: ignore[no-untyped-def]
                 had = tree[leaves + place] > 0.0
                 if may and not had:
                     more += 1
-                    put(tree, place, fresh)
+                    known = acted_q.size and (end < head or discount == 0.0)
+                    priority = (
+                        _priority(row, end, k, lane, total, discount, alpha, acted_q, acted_v)
+                        if known
+                        else fresh
+                    )
+                    put(tree, place, priority)
                 elif had and not may:
                     more -= 1
                     put(tree, place, 0.0)
     return more
+
+
+@inlined()
+def _priority(row, end, k, lane, total, discount, alpha, acted_q, acted_v):  # type: ignore[no-untyped-def]
+    """By the error of a window, by the values that acted."""
+    slots = acted_q.shape[0]
+    goal = total
+    if discount != 0.0:
+        goal += discount * acted_v[end % slots, k, lane]
+    return (abs(goal - acted_q[row % slots, k, lane]) + SMALLEST) ** alpha
 
 
 @inlined()

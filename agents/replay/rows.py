@@ -33,11 +33,12 @@ class Rows:
         end_on_life_loss: bool,
         priorities: MakePriorities | None,
         compression: str = "none",
+        acted_values: bool = False,
     ) -> None:
         """Room for ``slots`` rows of every lane, the observation at `head` included.
 
         ``priorities(seeds, places)`` makes those to sample by; None: all alike. ``compression`` of
-        observations is "none" or "lz4".
+        observations is "none" or "lz4". ``acted_values``: what acting thought of a row is kept as well.
         """
         self.spec, self.generators, self.lanes = spec, list(generators), lanes
         self.slots, self.end_on_life_loss = slots, end_on_life_loss
@@ -53,6 +54,10 @@ class Rows:
         self.reward = np.zeros(shape, np.float32)
         self.terminated = np.zeros(shape, np.bool_)
         self.truncated = np.zeros(shape, np.bool_)
+        self.acted_values = acted_values
+        if acted_values:
+            self.acted_q = np.zeros(shape, np.float32)  # of the action taken
+            self.acted_v = np.zeros(shape, np.float32)  # of the best one
         if spec.action_mask:
             self.action_mask = np.zeros((*shape, spec.num_actions), np.bool_)
         # of a place, which is slot · lanes + lane
@@ -90,6 +95,9 @@ class Rows:
         ended = terminations(rollout, self.end_on_life_loss)
         self.terminated[stepped] = ended[skip:].reshape(shape)
         self.truncated[stepped] = rollout.truncated[skip:].reshape(shape)
+        if self.acted_values:
+            self.acted_q[stepped] = rollout.extras["q"][skip:].reshape(shape)
+            self.acted_v[stepped] = rollout.extras["v"][skip:].reshape(shape)
         self._head += rows
         return self._head - len(stepped)
 
@@ -130,6 +138,7 @@ class Rows:
     def _columns(self) -> dict[str, Array | LZ4Frames]:
         names = ["obs", "first", "action", "reward", "terminated", "truncated"]
         names += ["action_mask"] if self.spec.action_mask else []
+        names += ["acted_q", "acted_v"] if self.acted_values else []
         return {name: getattr(self, name) for name in names}
 
     @property

@@ -126,6 +126,19 @@ def test_a_policy_goes_by_values_in_reward_units():
     ("switches", "words"),
     [
         ({"double": True, "munchausen": True}, "double: munchausen takes a mean over actions"),
+        ({"actor_priorities": True}, "actor_priorities: is for --prioritized"),
+        (
+            {"actor_priorities": True, "prioritized": True, "distributional": "c51"},
+            "c51's are divergences",
+        ),
+        (
+            {"actor_priorities": True, "prioritized": True, "munchausen": True},
+            "munchausen's target is not the best action's value",
+        ),
+        (
+            {"actor_priorities": True, "prioritized": True, "memory": "lstm"},
+            "a sequence's is of all its errors",
+        ),
         ({"distributional": "c51", "v_min": 1.0, "v_max": 1.0}, "v_min: got 1.0, takes less than"),
         (
             {"distributional": "c51", "value_rescale": True},

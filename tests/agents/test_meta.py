@@ -27,7 +27,7 @@ SPECS = {
 }
 SWITCHES = {
     "dqn": [
-        {}, {"double": True}, {"dueling": True}, {"layer_norm": True}, {"munchausen": True},
+        {}, {"prioritized": True, "actor_priorities": True}, {"double": True}, {"dueling": True}, {"layer_norm": True}, {"munchausen": True},
         {"distributional": "c51"}, {"distributional": "qr"}, {"distributional": "iqn", "atoms": 8},
         {"noisy": True}, {"dropout": 0.2}, {"value_rescale": True},
         {"distributional": "c51", "double": True, "dueling": True, "noisy": True},

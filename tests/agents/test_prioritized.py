@@ -197,3 +197,59 @@ def test_the_learner_writes_its_errors_back():
     last = {int(place): error for place, error in zip(sampled, errors, strict=True)}
     for place, error in last.items():
         assert p.trees[0][p.leaves + place] == pytest.approx(error + SMALLEST)
+
+
+# First priorities by the values that acted.
+
+
+def acted_rollout(q, v, reward, terminated=(), truncated=(), first=None):
+    """One lane, rows as long as ``q``."""
+    rows = len(q)
+    flags = np.zeros((2, rows, 1), bool)
+    flags[0, list(terminated), 0] = True
+    flags[1, list(truncated), 0] = True
+    opened = np.zeros((rows + 1, 1), bool)
+    opened[[0] if first is None else list(first), 0] = True
+    column = [np.array(x, np.float32)[:, None] for x in (q, v, reward)]
+    return Rollout(
+        np.zeros((rows + 1, 1, 1), np.float32), opened, np.zeros((rows, 1), np.int64), column[2],
+        flags[0], flags[1], extras={"q": column[0], "v": column[1]},
+    )  # fmt: skip
+
+
+def test_first_priorities_by_hand():
+    """γ = ½, two steps, α = 1; rows 0 to 4, row 3 terminates, so row 4 is ignored and row 5 opens.
+
+    row 0: 1 + ½·2 + ¼ v(2) - q(0) = 2 + ¼·8 - 1 = 3
+    row 1: 2 + ½·3 + ¼ v(3) - q(1) = 3.5 + ¼·4 - 2 = 2.5
+    row 2: 3 + ½·4 (ends) - q(2) = 5 - 3 = 2
+    row 3: 4 - q(3) = 4 - 9 = -5
+    row 5: its window is whole at row 7, which is the newest observation: the largest so far, 1
+    row 6: not whole
+    Then row 7 comes, and rows 6 has 1 + ½·1 + ¼ v(8)?, the newest again: 1. Row 5 keeps what it had.
+    """
+    made = RingReplay(
+        SPEC, [np.random.default_rng(0)], 1, capacity=30, batch_size=4, n_step=2, gamma=0.5,
+        priorities=lambda k, places: Priorities(k, places, 1.0, 0.5, 1000), acted_values=True,
+    )  # fmt: skip
+    q, v = [1, 2, 3, 9, 0, 6, 7], [0, 0, 8, 4, 0, 0, 0]
+    made.add(acted_rollout(q, v, [1, 2, 3, 4, 0, 1, 1], terminated=[3], first=[0, 5]))
+    p = made.priorities
+    leaves = p.trees[0][p.leaves : p.leaves + 8]
+    assert leaves.tolist() == pytest.approx([3, 2.5, 2, 5, 0, 1, 0, 0], abs=1e-5)
+    made.add(acted_rollout([4], [5], [1], first=[]))
+    assert leaves.tolist() == pytest.approx([3, 2.5, 2, 5, 0, 1, 1, 0], abs=1e-5)
+    # three rows at once: row 7 ends at row 9, which is there by now: 1 + ½·1 + ¼·2 - 4 = -2
+    made.add(acted_rollout([0, 0, 0], [0, 2, 0], [1, 1, 1], first=[]))
+    assert leaves[7] == pytest.approx(2, abs=1e-5)
+
+
+def test_the_actor_tells_what_it_thought_of_a_row():
+    """Values 1, 5, 3 of which action 1 is not legal: the best legal one is worth 3."""
+    from agents.q_actor import _told
+
+    values = np.array([[[1.0, 5.0, 3.0], [1.0, 5.0, 3.0]]], np.float32)
+    mask = np.array([[[True, False, True], [True, True, True]]])
+    found = _told(values, np.array([[0, 2]]), mask)
+    assert found["q"].tolist() == [[1.0, 3.0]]
+    assert found["v"].tolist() == [[3.0, 5.0]]

@@ -69,7 +69,17 @@ class Run:
     [
         ("dqn", {"lag": 0}),
         ("dqn", {"lag": 1}),
-        ("dqn", {"lag": 1, "env": "Taxi-v4", "noisy": True}),  # its action mask is a fact
+        # an action mask is a fact, what acting thought is an extra
+        (
+            "dqn",
+            {
+                "lag": 1,
+                "env": "Taxi-v4",
+                "noisy": True,
+                "prioritized": True,
+                "actor_priorities": True,
+            },
+        ),
         (
             "r2d2",
             {"lag": 1, "env": "popgym-RepeatPreviousEasy-v0"},

@@ -49,6 +49,10 @@ CASES = {
     "dqn, forced resets": ("dqn", "Unsaved-v0", DQN),
     # priorities, and generators of noise; the ring goes round within the run
     "rainbow": ("rainbow", "CartPole-v1", {**DQN, "atoms": 11}),
+    # what acting thought of the newest rows
+    "dqn, first priorities by acting": ("dqn", "CartPole-v1", {
+        **DQN, "prioritized": True, "actor_priorities": True, "lag": 1,
+    }),
     "iqn, masks and fractions": ("iqn", "CartPole-v1", {**DQN, "atoms": 4, "dropout": 0.2}),
     # sequences that begin before a checkpoint, with memories of their own
     "r2d2": ("r2d2", "CartPole-v1", {
