@@ -105,35 +105,39 @@ class _Timed:
 def breakout() -> Iterator[Row]:
     """Steps a second of DQN on Breakout, by source, beside Stable-Baselines3 and beside the bound."""
     half = {"block_size": LANES // 2}
+    local, low = _Timed(_dqn()), _Timed(_dqn(bf16=True, lag=1))
     sources = {
-        "local, lag 0": _Timed(_dqn()),
+        "local, lag 0": local,
         "overlap, lag 1": _Timed(_dqn(lag=1)),
         "lockstep, 2 workers, lag 1": _Timed(_dqn(lag=1, **half), 2),
         "async, 2 workers, lag up to 4": _Timed(_dqn(async_=True, max_lag=4, **half), 2),
+        "overlap, lag 1, bf16": low,
     }
-    alone = sources["local, lag 0"].loop
     works: list[Callable[[], float]] = [
         _theirs(),
-        lambda: timed(lambda: alone.simulate(6), 6 * 16 * LANES),
-        lambda: UPDATE_EVERY * timed(lambda: alone.update(60), 60),
+        lambda: timed(lambda: local.loop.simulate(6), 6 * 16 * LANES),
+        lambda: UPDATE_EVERY * timed(lambda: local.loop.update(60), 60),
+        lambda: UPDATE_EVERY * timed(lambda: low.loop.update(60), 60),
         *sources.values(),
     ]
     try:
-        theirs, simulating, learning, *ours = turns(*works)
+        theirs, simulating, learning, learning_low, *ours = turns(*works)
     finally:
         for source in sources.values():
             source.loop.close()
     yield Row("Stable-Baselines3, 8 environments", f"{theirs:,.0f} steps/s", "")
     yield Row("simulating and acting alone", f"{simulating:,.0f} steps/s", "")
     yield Row("updates alone, one every 4 steps", f"{learning:,.0f} steps/s", "")
-    both = min(simulating, learning)
-    serial = 1 / (1 / simulating + 1 / learning)
+    yield Row("the same, bf16", f"{learning_low:,.0f} steps/s", "")
     for (name, source), rate in zip(sources.items(), ours, strict=True):
         figure = f"{rate:,.0f} steps/s, {source.share:.0%} waiting"
-        yield Row(name, figure, "Stable-Baselines3", rate / theirs)
-        bound = serial if name.startswith("local") else both
+        yield Row(name, figure, f"Stable-Baselines3: {theirs:,.0f}", rate / theirs)
+        updates = learning_low if source is low else learning
+        bound = min(simulating, updates)  # beside each other
+        if source is local:
+            bound = 1 / (1 / simulating + 1 / updates)  # in turns
         yield Row("", "", f"bound: {bound:,.0f}", rate / bound)
-    yield Row("async beside lockstep", "", "", ours[3] / ours[2])
+    yield Row("async", f"{ours[3]:,.0f} steps/s", f"lockstep: {ours[2]:,.0f}", ours[3] / ours[2])
 
 
 def _theirs() -> Callable[[], float]:

@@ -101,7 +101,8 @@ def parse_train(argv: Sequence[str]) -> Train:
     options = Options(
         **{f.field: values.pop(f.field) for f in flags.values() if f.group == "other"}
     )
-    if options.workers and not {"lag", "async"} & given and "lag" not in flatten(base):
+    asked = {"lag", "async"} & given or "lag" in flatten(base)
+    if options.workers and not asked and not agent_entry(agent).tabular:
         values["lag"] = (
             1  # in processes of their own they may as well simulate while the learner learns
         )

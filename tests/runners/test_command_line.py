@@ -216,3 +216,15 @@ def test_general_help_is_quick_and_without_torch():
     for word in (*AGENTS, "--until-solved", "exit status", "arXiv:2407.04811", "--resume"):
         if not word.startswith("toy"):
             assert word in done.stdout
+
+
+def test_workers_simulate_while_the_learner_learns_unless_somebody_says_otherwise():
+    def lag(*more):
+        made = parse_train(["dqn", "--env", "CartPole-v1", "--workers", "2", *more])
+        return made.options.workers, made.config.lag
+
+    assert lag() == (2, 1)
+    assert lag("--lag", "0") == (2, 0)
+    assert lag("--async") == (2, 0)
+    table = parse_train(["q_learning", "--env", "Taxi-v4", "--workers", "2"])
+    assert table.config.lag == 0  # the refusal that follows speaks of workers, not of lag
