@@ -9,8 +9,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from envs.cores import cores
-
 PACKAGES = ("torch", "numpy", "scipy", "numba", "gymnasium", "mujoco")
 
 
@@ -50,6 +48,8 @@ def commit() -> dict[str, Any] | None:
 
 def machine() -> dict[str, Any]:
     """The processor and how much of it is ours."""
+    from envs.cores import cores  # only now: --help need not wait for Gymnasium
+
     return {
         "cpu": _cpu_model(),
         "cores": cores(),
