@@ -48,7 +48,13 @@ class Timing(NamedTuple):
 
 
 def ways(config: RunConfig) -> Iterator[Way]:
-    """As it was asked for; then every other backend and source."""
+    """As it was asked for; then all others."""
+    yield from stepped_by(config)
+    yield from beside(config)
+
+
+def stepped_by(config: RunConfig) -> Iterator[Way]:
+    """As it was asked for; then every other backend, and the loop or the kernel."""
     import envs
 
     yield Way("", config)
@@ -67,7 +73,6 @@ def ways(config: RunConfig) -> Iterator[Way]:
             except BadInput:  # not for this agent or environment
                 continue
             yield Way(f"--source {source} --rollout-length {length}", other)
-    yield from beside(config)
 
 
 def beside(config: RunConfig) -> Iterator[Way]:

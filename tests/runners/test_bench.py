@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from runners import bench, bench_advise, bench_family, bench_replay
+from runners import bench, bench_advise, bench_family, bench_pipeline, bench_replay
 from runners.resolve import make_config
 
 
@@ -94,12 +94,12 @@ def test_advice_names_the_flag_of_the_fastest_way():
 
     assert advice(100, 90) == "nothing is faster here than what was asked for"
     assert advice(100, 105) == "nothing is faster here than what was asked for"  # noise
-    assert advice(100, 150).startswith("faster here: --backend sync (x 1.5)")
+    assert advice(100, 150).startswith("faster here: --backend sync (150 lane steps/s, x 1.5)")
 
 
 def test_ways_are_the_same_experiment_by_other_simulators():
     def flags(agent, env, **settings):
-        return [way.flags for way in bench_advise.ways(make_config(agent, env, **settings))]
+        return [way.flags for way in bench_advise.stepped_by(make_config(agent, env, **settings))]
 
     assert flags("dqn", "Acrobot-v1", steps=1000) == ["", "--backend sync", "--backend async"]
     assert flags("pqn", "MountainCar-v0", steps=1000, lanes=64) == ["", "--backend sync"]
@@ -115,6 +115,7 @@ def test_advise_times_each_way_of_a_command(capsys, monkeypatch):
     monkeypatch.setattr(
         bench_advise, "measure", partial(bench_advise.measure, seconds=0.01, rounds=1)
     )
+    monkeypatch.setattr(bench_advise, "beside", lambda config: iter(()))  # processes take seconds
     arguments = ["advise", "dqn", "--env", "Acrobot-v1", "--backend", "sync", "--lanes", "20"]
     assert bench.main(arguments) == 0
     asked, batched, last = capsys.readouterr().out.splitlines()
@@ -168,3 +169,38 @@ def test_replays_hold_the_same_play(monkeypatch):
     assert half.bytes == 40 * 8 * (4 * 7_056 + 20)
     for store in (plain, small, whole, half):
         store.batches()
+
+
+# One learner and its sources.
+
+
+def test_handing_over_is_timed_beside_a_bare_copy(monkeypatch):
+    monkeypatch.setattr(
+        bench_pipeline, "turns", lambda *works, rounds=1: [work() for work in works]
+    )
+    (row,) = bench_pipeline.handing_over()
+    assert row.what == "fill, hand over, read 564 KB"
+    assert row.figure.endswith("µs")
+    assert row.against.startswith("bare copy: ")
+
+
+@pytest.mark.slow  # three processes that start
+def test_two_workers_halve_the_time_of_a_slow_simulator():
+    (row,) = bench_pipeline.sleeping()
+    assert row.ratio >= 1.8
+
+
+def test_rollouts_beside_the_learner_are_ways_too(monkeypatch):
+    monkeypatch.setattr(bench_advise, "cores", lambda: 4)
+    config = make_config("dqn", "CartPole-v1", steps=1000, lanes=16)
+    found = {way.flags: way for way in bench_advise.beside(config)}
+    assert list(found) == [
+        "--lag 1", "--workers 1", "--workers 1 --async", "--workers 2 --block-size 8",
+        "--workers 2 --block-size 8 --async", "--workers 4 --block-size 4",
+        "--workers 4 --block-size 4 --async", "--threads 2", "--threads 4",
+    ]  # fmt: skip
+    two = found["--workers 2 --block-size 8"]
+    assert (two.workers, two.config.lag, two.config.block_size) == (2, 1, 8)
+    assert found["--workers 4 --block-size 4 --async"].config.ahead == 4
+    table = make_config("q_learning", "Taxi-v4", steps=1000)
+    assert not list(bench_advise.beside(table))
