@@ -22,8 +22,8 @@ from runners.resolve import MAX_LAG
 from runners.train import torch_threads
 
 if TYPE_CHECKING:
-    from runners.bench import Loop
     from runners.config import RunConfig
+    from runners.measure import Loop
 
 SECONDS, ROUNDS = 1.0, 3
 WORTH = 1.1  # times faster: less is within the noise of a machine
@@ -117,7 +117,7 @@ def measure(
 
 def _ready(way: Way, stack: ExitStack, seconds: float) -> Callable[[], tuple[float, float]]:
     """A loop that learns already, and how to time some of its rollouts."""
-    from runners.bench import Loop
+    from runners.measure import Loop
 
     config = way.config
     hyper: Any = config.hyper

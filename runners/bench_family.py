@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from runners.bench import Loop, Row, timed, turns
+from runners.measure import Loop, Row, timed, turns
 
 FAMILY: dict[str, dict[str, Any]] = {
     "double": {"double": True},

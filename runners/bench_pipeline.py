@@ -16,7 +16,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from runners.bench import Loop, Row, timed, turns
+from runners.measure import Loop, Row, timed, turns
 from runners.sources.shared import SharedBytes
 
 if TYPE_CHECKING:

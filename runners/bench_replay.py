@@ -12,7 +12,7 @@ from agents.contract import Array, Rollout
 from agents.replay.ring import RingReplay
 from agents.replay.stack import stacks
 from envs.contract import Spec, UnsupportedEnv
-from runners.bench import Row, timed, turns
+from runners.measure import Row, timed, turns
 
 GAME, LANES, ROWS = "ALE/Breakout-v5", 8, 2_500  # 20,000 transitions, of which SB3 makes 1.1 GB
 STACK, BATCH = 4, 32

@@ -205,7 +205,7 @@ def _worker(stack: ExitStack, env_id: str, lanes: int, script: Array) -> Engine:
     """The rollout worker with the automatic backend and an actor that plays the script."""
     import envs
     from envs.contract import spec_of
-    from runners.bench import ScriptedActor
+    from runners.measure import ScriptedActor
     from runners.sources import Plan
     from runners.worker import RolloutWorker
 
