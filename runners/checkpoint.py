@@ -30,7 +30,7 @@ from safetensors.numpy import save as to_safetensors
 
 from runners import files
 from runners.errors import NoCheckpoint, disk
-from runners.files import fault_point
+from runners.faults import fault_point
 from runners.manifest import (
     MANIFEST,
     OPEN,

@@ -25,6 +25,7 @@ class EpisodeCounter:
         An end on an ignored row (a scheduled reset found the lane between two episodes) is none.
         """
         valid = rollout.valid
+        self.carry[rollout.first[0]] = 0.0  # a lane of a worker that was replaced never ended
         seeds = len(self.env_steps)
         self.env_steps += valid.sum(axis=0).reshape(seeds, -1).sum(axis=1)
         ended = rollout.done & valid

@@ -1,44 +1,22 @@
 """Writing so that a kill, a full disk or a power cut leaves the old file or the new one, whole.
 
-`fault_point` marks every place where a process may die; tests sweep over them.
+Every place where a process may die has its `fault_point`.
 """
 
 from __future__ import annotations
 
-import collections
-import errno
 import hashlib
 import json
 import math
 import os
-import signal
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from runners.errors import BadInput, RunFailed, disk
+from runners.faults import fault_point
 
 _CHUNK = 1 << 20
-_seen: collections.Counter[str] = collections.Counter()
-
-
-def fault_point(name: str) -> None:
-    """Does nothing, unless QLAB_FAULT is ``<name or *>:<occurrence>[:enospc]``.
-
-    At that occurrence of that point (``*``: of all points together) the process kills itself as
-    ``kill -9`` would, or finds the disk full.
-    """
-    plan = os.environ.get("QLAB_FAULT")
-    if not plan:
-        return
-    where, occurrence, *how = plan.split(":")
-    if where not in (name, "*"):
-        return
-    _seen[where] += 1
-    if _seen[where] == int(occurrence):
-        if how == ["enospc"]:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Stamp(NamedTuple):

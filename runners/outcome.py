@@ -23,9 +23,13 @@ FILE = "result.json"
 
 
 def write_results(
-    run: RunFolder, setting: Setting, records: Sequence[SeedRecord], times: Times
+    run: RunFolder,
+    setting: Setting,
+    records: Sequence[SeedRecord],
+    times: Times,
+    workers_replaced: int = 0,
 ) -> None:
-    """Evaluate the last and the best weights of a group that is done; one file a seed."""
+    """Evaluate the last and the best weights of a group's seeds that are done; one file a seed."""
     seeds = [record.seed for record in records]
     last = [weights.load_weights(run.seed(seed).last) for seed in seeds]
     best = [weights.load_weights(run.seed(seed).best) for seed in seeds]
@@ -48,6 +52,7 @@ def write_results(
             "updates": record.updates,
             "seconds": record.seconds,
             "spent": times.state_dict(),
+            "workers_replaced": workers_replaced,
             "final_returns": final[k].tolist(),
             "best_returns": best_returns[k].tolist(),
             "best_lane_steps": record.best_lane_steps,

@@ -332,7 +332,10 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
         lines.append("not complete: some seeds are not done; the same command goes on")
     if not summary.get("reproducible", True):
         replaced = summary.get("workers_replaced", 0)
-        lines.append(f"not reproducible: {replaced} workers were replaced")
+        why = (
+            f"{replaced} workers were replaced" if replaced else "async workers, at their own pace"
+        )
+        lines.append(f"not reproducible: {why}")
     return lines
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import fields
 from typing import NoReturn
 
 import torch
 
-from agents.contract import Batch, NonFiniteLoss, Params
+from agents.contract import Batch, Learner, NonFiniteLoss, Params
 from runners import checkpoint, files, weights
 from runners.checkpoint import Loaded
 from runners.console import Console, seed_range
@@ -20,6 +21,7 @@ from runners.loop import run_loop
 from runners.outcome import read_result, write_results
 from runners.progress import Progress
 from runners.run_folder import Group, RunFolder
+from runners.sources import Source
 from runners.timing import Times, time_sampling
 
 StopAsked = Callable[[], int]
@@ -52,24 +54,35 @@ def train_group(
         if loaded is not None:
             for skipped in loaded.skipped:
                 console.message(f"skipped {skipped}")
-        progress = _progress(run, setting, group, threshold, console, stop_asked, workers, loaded)
-        try:
-            if loaded is None:
-                progress.checkpoint()
-            elif not progress.finished:
-                console.message(
-                    f"{seed_range(group.seeds)}: going on from lane step {loaded.lane_steps:,}"
-                )
-            run_loop(progress.source, progress.learner, progress)
-        except NonFiniteLoss as error:
-            _keep_batch(run, group, error)
-        finally:
-            progress.source.close()
-            progress.evaluator.close()
+        active = group.seeds if loaded is None else loaded.seeds
+        learner = make_learner(setting, active)
+        times = Times()
+        source = make_source(
+            setting, active, learner, workers, console.message, lambda: run.group(group), times
+        )
+        if learner.replay is not None:
+            time_sampling(learner.replay, times)
+        with closing(source):
+            progress = _progress(
+                run, setting, group, threshold, console, stop_asked, learner, source, times, loaded
+            )
+            try:
+                if loaded is None:
+                    progress.checkpoint()
+                elif not progress.finished:
+                    console.message(
+                        f"{seed_range(group.seeds)}: going on from lane step {loaded.lane_steps:,}"
+                    )
+                run_loop(source, learner, progress)
+            except NonFiniteLoss as error:
+                _keep_batch(run, group, error)
+            finally:
+                progress.evaluator.close()
         if progress.stopped:
             raise Stopped(progress.stopped, _what_is_saved(progress))
         if not is_done(run, group):
-            write_results(run, setting, list(progress.records.values()), progress.times)
+            records = list(progress.records.values())
+            write_results(run, setting, records, progress.times, source.replaced)
 
 
 def is_done(run: RunFolder, group: Group) -> bool:
@@ -84,19 +97,13 @@ def _progress(
     threshold: float | None,
     console: Console,
     stop_asked: StopAsked,
-    workers: int,
+    learner: Learner,
+    source: Source,
+    times: Times,
     loaded: Loaded | None,
 ) -> Progress:
     """Everything of a group, at its start or where the checkpoint left it."""
     seeds = group.seeds
-    active: Sequence[int] = seeds if loaded is None else loaded.seeds
-    learner = make_learner(setting, active)
-    times = Times()
-    source = make_source(
-        setting, active, learner, workers, console.message, lambda: run.group(group), times
-    )
-    if learner.replay is not None:
-        time_sampling(learner.replay, times)
 
     def save_checkpoint(progress: Progress) -> None:
         state = {
@@ -113,7 +120,8 @@ def _progress(
     progress = Progress(
         setting.config, threshold, seeds, source, learner, setting.evaluator(),
         run.seed, save_weights, save_checkpoint, console.update, stop_asked,
-        health_of(setting, learner, active, console.message), times,
+        health_of(setting, learner, seeds if loaded is None else loaded.seeds, console.message),
+        times,
     )  # fmt: skip
     if loaded is not None:
         learner.load_state_dict(loaded.state["learner"])

@@ -23,11 +23,12 @@ def summarise(run: RunFolder, setting: Setting, threshold: float | None) -> dict
     config = setting.config
     found = {seed: outcome.read_result(run.seed(seed).path) for seed in run.seeds()}
     done = [result for result in found.values() if result is not None]
+    replaced = _of_groups(run, done, "workers_replaced")
     summary: dict[str, Any] = {
         "agent": config.agent,
         "env": config.env,
         "seeds": [result["seed"] for result in done],
-        **_totals(done, _wall_seconds(run, done)),
+        **_totals(done, _of_groups(run, done, "seconds")),
         "final_return": _interval([float(np.mean(r["final_returns"])) for r in done]),
         "best_return": _interval([float(np.mean(r["best_returns"])) for r in done]),
         "solved_at": {
@@ -41,7 +42,8 @@ def summarise(run: RunFolder, setting: Setting, threshold: float | None) -> dict
         "forced_resets": 0
         if setting.resumable
         else sum(forced_resets(config, r["lane_steps"]) for r in done),
-        "reproducible": True,
+        "reproducible": not (config.async_ or replaced),
+        "workers_replaced": replaced,
         "complete": len(done) == len(found),
     }
     run.write_summary(summary)
@@ -56,11 +58,14 @@ def forced_resets(config: RunConfig, lane_steps: int) -> int:
     return (lane_steps - config.lanes) // config.checkpoint_every
 
 
-def _wall_seconds(run: RunFolder, done: list[dict[str, Any]]) -> float:
-    """Groups train one after the other, the seeds of a group at the same time."""
-    seconds = {r["seed"]: r["seconds"] for r in done}
+def _of_groups(run: RunFolder, done: list[dict[str, Any]], name: str) -> Any:
+    """A total over groups, which train one after the other; a group's is the most of its seeds.
+
+    0 where a result is from before it was counted.
+    """
+    values = {r["seed"]: r.get(name, 0) for r in done}
     return sum(
-        max((seconds.get(seed, 0.0) for seed in group.seeds), default=0.0) for group in run.groups()
+        max((values.get(seed, 0) for seed in group.seeds), default=0) for group in run.groups()
     )
 
 

@@ -23,8 +23,9 @@ from envs.contract import (
     Spec,
     VectorSimulator,
 )
-from runners import journal, seeding
+from runners import faults, journal, seeding
 from runners.checked import CheckedSimulator, finite
+from runners.faults import fault_point
 from runners.seeding import Stream
 from runners.slots import Slot, new_slot, rows_of
 from runners.sources import Plan
@@ -156,6 +157,16 @@ class RolloutWorker:
         slot = self.slot
         self.obs, self.first, self.facts = slot.obs[row], slot.first[row], rows_of(slot.facts, row)
 
+    def take_place(self, steps_done: int, pending_reset: int | None) -> None:
+        """Begin where a worker was replaced: after so many rows, and where a checkpoint was scheduled.
+
+        Its row to come is then an ignored one, as everybody's is who is reset there.
+        """
+        self.steps_done = steps_done
+        if pending_reset is not None and not self.resumable:
+            self.pending_reset = pending_reset
+            self.done_before[:] = True
+
     def load_params(self, params: Params) -> None:
         """Act with these from the next row on."""
         for b, actor in self.actors.items():
@@ -190,6 +201,8 @@ class RolloutWorker:
         done = self.done_before
         for t in range(rows):
             self.rows_begun += 1
+            if faults.ON:
+                fault_point("worker.row")
             self._act(slot, t)
             lap("act")
             for c, block in enumerate(self.blocks):

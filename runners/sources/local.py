@@ -18,8 +18,6 @@ class LocalSource:
     simulate while the learner learns; and so it does itself, in a thread, where it ``overlaps``.
     """
 
-    replaced = 0
-
     def __init__(
         self, worker: RolloutWorker, lag: int, overlaps: bool = False, times: Times | None = None
     ) -> None:
@@ -27,6 +25,7 @@ class LocalSource:
         self.worker, self.lag = worker, lag
         self.times = times or worker.times
         self.resumable = worker.resumable
+        self.replaced = 0  # none here; of the run, if it had workers at an earlier start
         self.published: list[Params] = []  # oldest first; the worker acts with the first
         self.thread = ThreadPoolExecutor(1, "rollouts") if overlaps else None
         if self.thread:
@@ -78,10 +77,12 @@ class LocalSource:
         return {
             "worker": self.worker.state_dict(),
             "published": {str(i): params_to_state(p) for i, p in enumerate(self.published)},
+            "replaced": self.replaced,
         }
 
     def load_state_dict(self, state: State) -> None:
         self.worker.load_state_dict(state["worker"])
+        self.replaced = state.get("replaced", 0)  # none: begun before it was counted
         saved = state["published"]
         self.published = [params_from_state(saved[str(i)]) for i in range(len(saved))]
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from agents.contract import Array, State
 from runners.config import RunConfig
+from runners.journal import Journal
 from runners.slots import Layout
 from runners.sources import Plan
 from runners.sources.shared import Board, Shape, SharedBytes, arrays_in, nbytes
@@ -23,8 +24,9 @@ class Task:
     workers: int  # how many there are
     seeds: tuple[int, ...]  # of the whole group
     columns: range  # of the group's blocks, those of this worker
-    life: int  # how often it has been replaced
+    life: int  # 0, or the number of the replacement that made it
     steps_done: int
+    pending_reset: int | None  # the checkpoint that was just scheduled, if one was
     layout: Layout
     slots: SharedBytes
     board: Board
@@ -38,6 +40,10 @@ class Task:
         size = nbytes(self.journal_shapes)
         start = self.places[column] * size
         return arrays_in(self.journals.bytes[start : start + size], self.journal_shapes)
+
+    def journal(self, column: int) -> Journal:
+        """What that block's simulator was asked so far."""
+        return Journal(*self.journal_arrays(column))
 
 
 @dataclass(frozen=True)

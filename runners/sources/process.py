@@ -10,15 +10,14 @@ does over what it had not handed over. A simulator's error is a fault of the sim
 
 from __future__ import annotations
 
-import multiprocessing
+import atexit
 import signal
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -30,72 +29,18 @@ from runners.config import RunConfig
 from runners.errors import WorkerLost
 from runners.slots import Layout, Slot
 from runners.sources import Plan
-from runners.sources.orders import (
-    Answer,
-    Collect,
-    Collected,
-    Failed,
-    Keep,
-    Load,
-    Order,
-    Save,
-    Task,
-)
+from runners.sources.member import Lost, Member, end
+from runners.sources.orders import Collect, Failed, Keep, Load, Order, Save, Task
 from runners.sources.shared import Board, SharedBytes, chunks, nbytes
-from runners.sources.worker_process import main, slots_in
+from runners.sources.worker_process import slots_in
 from runners.timing import Times
 from runners.worker import divided, joined, merged
 
-HANG_LIMIT = 60.0  # seconds without a new row, or with an order unanswered
-START_LIMIT = 300.0  # seconds: some simulators compile first
-CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGABRT, signal.SIGFPE}
 TICK = 0.5  # seconds between two looks at who hangs
+CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGABRT, signal.SIGFPE}
+CLOSE_LIMIT = 1.0  # seconds that the processes have to end by themselves
 LIVES = 3  # replacements until ...
 REGAIN = 100  # ... rollouts handed over, which win one back
-
-
-class _Member:
-    """A worker process, seen from the learner's."""
-
-    def __init__(self, task: Task, context: Any) -> None:
-        self.task = task
-        self.sent: deque[Order] = deque()  # not answered yet
-        self.done: deque[Collected] = deque()  # handed over, not asked for yet
-        self.pipe: Connection[Order, Answer]
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=main, args=(theirs, task), daemon=True)
-        self.process.start()
-        theirs.close()
-        self.ready = False
-        self.exitcode: int | None = None  # once it has ended
-        self.state: Any = None  # its last answer to an order that was no rollout
-        self.beat, self.seen = -1, time.monotonic()
-
-    def send(self, order: Order) -> None:
-        """Ask; a worker that is dead will be noticed where its answer is awaited."""
-        if not self.sent:
-            self.seen = time.monotonic()
-        self.sent.append(order)
-        try:
-            self.pipe.send(order)
-        except ConnectionError:
-            return
-
-    def hangs(self, beat: int) -> bool:
-        """Whether nothing has happened for too long."""
-        if beat != self.beat:
-            self.beat, self.seen = beat, time.monotonic()
-        return time.monotonic() - self.seen > (HANG_LIMIT if self.ready else START_LIMIT)
-
-    def end(self, limit: float) -> None:
-        """Close the pipe, which it leaves at; kill it where it does not."""
-        self.pipe.close()
-        self.process.join(limit)
-        if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
-        self.exitcode = self.process.exitcode
-        self.process.close()
 
 
 class ProcessSource:
@@ -137,23 +82,22 @@ class ProcessSource:
         action = sample.action
         kept = journal.shapes(config.block_size, action.shape[3:], action.dtype)
         self.journals = SharedBytes(nbytes(kept) * blocks, sparse=True)
-        self.context = multiprocessing.get_context("spawn")
         self.published: list[Params] = []  # oldest first, `lag` + 1 at most
         self.number = 0  # of the next rollout
         self.issued = 0  # the number after the last rollout that was ordered
         self.publishes = 0
-        self.rows_done = 0
         self.replaced = 0
         self.lives = float(LIVES)
-        self.members: list[_Member] = []
-        for index, columns in enumerate(chunks(blocks, workers)):
-            task = Task(
-                config, index, workers, tuple(seeds), columns, 0, 0,
-                layout, self.memory, self.board, self.beats, self.journals, tuple(columns), kept,
-            )  # fmt: skip
-            self.members.append(_Member(task, self.context))
-        self._lay_out()
+        self.members: list[Member] = []
+        atexit.register(self.close)  # Python waits for processes that were not ended
         try:
+            for index, columns in enumerate(chunks(blocks, workers)):
+                task = Task(
+                    config, index, workers, tuple(seeds), columns, 0, 0, None,
+                    layout, self.memory, self.board, self.beats, self.journals, tuple(columns), kept,
+                )  # fmt: skip
+                self.members.append(Member(task))
+            self._lay_out()
             self._await(lambda member: member.ready)
         except BaseException:
             self.close()
@@ -188,7 +132,6 @@ class ProcessSource:
         self.times.lap("wait")
         parts = [member.done.popleft() for member in self.members]
         self.number += 1
-        self.rows_done += plan.rows
         self.lives = min(LIVES, self.lives + 1 / REGAIN)
         if self.ahead and plan.following is not None:
             self._order(plan.following, self.number)
@@ -212,84 +155,68 @@ class ProcessSource:
 
     # -- Watching ------------------------------------------------------------------------------
 
-    def _await(self, finished: Callable[[_Member], bool]) -> None:
+    def _await(self, finished: Callable[[Member], bool]) -> None:
         """Take answers until every worker has ``finished``; replace those that die or hang."""
+        looked = time.monotonic()
         while waiting := [member for member in self.members if not finished(member)]:
             handles: list[Any] = [m.pipe for m in waiting]
             handles += [m.process.sentinel for m in waiting]
             ready = wait(handles, TICK)
+            before, looked = looked, time.monotonic()
             beats = self.beats.bytes.view(np.int64)
             for member in waiting:
-                if member.pipe in ready or member.process.sentinel in ready:
-                    if not self._receive(member):
-                        self._replace(member, _how_it_died(member))
-                elif member.hangs(int(beats[member.task.index])):
-                    self._replace(member, "it hung")
+                try:
+                    if member.pipe in ready or member.process.sentinel in ready:
+                        if failed := member.receive():
+                            self._raise(member, failed)
+                    elif member.hangs(int(beats[member.task.index]), min(looked - before, TICK)):
+                        raise Lost("it hung")
+                except Lost as loss:
+                    self._replace(member, str(loss))
 
-    def _receive(self, member: _Member) -> bool:
-        """Take one answer; False where the process is gone."""
-        try:
-            answer = member.pipe.recv()
-        except (EOFError, OSError):  # OSError: it died in the middle of a word
-            return False
-        member.seen = time.monotonic()
-        if isinstance(answer, Failed):
-            self._raise(member, answer)
-        if not member.ready:
-            member.ready = True
-            return True
-        order = member.sent[0]
-        if isinstance(order, Collect):
-            if not (isinstance(answer, Collected) and answer.number == order.number):
-                return False  # not what was asked: whatever it is, it is no worker any more
-            member.done.append(answer)
-        else:
-            member.state = answer
-        member.sent.popleft()
-        return True
-
-    def _raise(self, member: _Member, failed: Failed) -> None:
-        remote = RemoteTraceback(failed.traceback)
-        if failed.simulator is not None:
-            error = SimulatorError(*failed.simulator)
-            error.journal = self._journal(member, error.lane)
-            raise error from remote
-        raise RuntimeError("a worker process met an error that nobody foresaw") from remote
-
-    def _replace(self, member: _Member, why: str) -> None:
+    def _replace(self, member: Member, why: str) -> None:
         """Another process for the same blocks, which begin new episodes."""
-        member.process.kill()  # also where it only hangs: from here on it writes nothing
-        member.end(HANG_LIMIT)
+        member.kill()
         self.replaced += 1
         self.lives -= 1
         told = f"worker {member.task.index}: {why}{self._crash(member, why)}"
         if self.lives < 0:
-            self.members.remove(member)
-            raise WorkerLost(f"{told}; it was replaced too often, see what its simulator does")
-        self.say(f"{told}; replaced, its {len(member.task.columns)} blocks begin new episodes")
-        task = replace(member.task, life=member.task.life + 1, steps_done=self.rows_done)
-        anew = _Member(task, self.context)
+            raise WorkerLost(
+                f"{told}; workers were replaced too often, {self.replaced - 1} times: see what the "
+                "simulator does"
+            )
+        columns = member.task.columns
+        which = (
+            f"blocks {columns[0]}-{columns[-1]} begin"
+            if columns[1:]
+            else f"block {columns[0]} begins"
+        )
+        self.say(f"{told}; replaced, its {which} new episodes")
+        # the number of all replacements: no block draws from the same seeds twice
+        anew = Member(replace(member.task, life=self.replaced))
         anew.done = member.done
         self.members[self.members.index(member)] = anew
         for order in member.sent:
             anew.send(order)
 
-    def _journal(self, member: _Member, lane: int) -> journal.Journal:
-        """What that lane's simulator was asked."""
-        column = lane // self.config.block_size - member.task.columns.start
-        return journal.Journal(*member.task.journal_arrays(column))
+    def _raise(self, member: Member, failed: Failed) -> NoReturn:
+        remote = RemoteTraceback(failed.traceback)
+        if failed.simulator is None:
+            raise RuntimeError("a worker process met an error that nobody foresaw") from remote
+        error = SimulatorError(*failed.simulator)
+        column = error.lane // self.config.block_size - member.task.columns.start
+        error.journal = member.task.journal(column)
+        raise error from remote
 
-    def _crash(self, member: _Member, why: str) -> str:
-        """Where the report of a simulator lies that took the process with it."""
-        code = member.exitcode
+    def _crash(self, member: Member, why: str) -> str:
+        """Where the report of a simulator lies that took its process with it."""
+        code = member.process.exitcode
         if self.folder is None or code is None or -code not in CRASHES:
             return ""
-        journals = [
-            journal.Journal(*member.task.journal_arrays(c)) for c in range(len(member.task.places))
-        ]
         # blocks take their steps one after the other: the last that was asked for the newest one
-        newest = max(kept.last_step for kept in journals)
-        failed = [kept for kept in journals if kept.last_step == newest][-1]
+        kept = [member.task.journal(c) for c in range(len(member.task.places))]
+        newest = max(one.last_step for one in kept)
+        failed = [one for one in kept if one.last_step == newest][-1]
         simulated = crash_report.simulated_by(self.config, journal.Purpose.TRAINING)
         lane = failed[journal.Field.FIRST_LANE]
         report = crash_report.report_of(simulated, failed, f"its process died ({why})", why, lane)
@@ -311,6 +238,7 @@ class ProcessSource:
         return {
             "worker": merged(states),
             "published": {str(i): params_to_state(p) for i, p in enumerate(self.published)},
+            "replaced": self.replaced,
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -318,8 +246,10 @@ class ProcessSource:
         per_seed = self.config.lanes // self.config.block_size
         parts = divided(state["worker"], [m.task.columns for m in self.members], per_seed)
         self._ask([Load(part) for part in parts])
+        for member in self.members:
+            member.begins_at(state["worker"]["steps_done"], state["worker"]["pending_reset"])
+        self.replaced += state.get("replaced", 0)  # none: begun before it was counted
         saved = state["published"]
-        self.rows_done = state["worker"]["steps_done"]
         self._publish_again([params_from_state(saved[str(i)]) for i in range(len(saved))])
 
     def _publish_again(self, published: list[Params]) -> None:
@@ -341,35 +271,25 @@ class ProcessSource:
         for member, mine in zip(list(self.members), columns, strict=True):
             if not mine:  # its seeds have left
                 self.members.remove(member)
-                member.end(HANG_LIMIT)
+                end([member], CLOSE_LIMIT)
         ranges = [range(mine[0], mine[-1] + 1) for mine in columns if mine]
         self._ask([Keep(kept, mine) for mine in ranges])
         self.seeds = [self.seeds[k] for k in kept]
         stay = [task for task, mine in zip(before, columns, strict=True) if mine]
         for member, task, left in zip(self.members, stay, ranges, strict=True):
-            places = (p for p, c in zip(task.places, task.columns, strict=True) if c in new)
-            member.task = replace(task, seeds=tuple(self.seeds), columns=left, places=tuple(places))
+            places = tuple(p for p, c in zip(task.places, task.columns, strict=True) if c in new)
+            member.task = replace(member.task, seeds=tuple(self.seeds), columns=left, places=places)
         self.board.keep(len(kept))
         self._lay_out()
         self._publish_again([params.keep(kept) for params in self.published])
 
     def close(self) -> None:
         """End the processes and let go of the memory."""
-        for member in self.members:
-            member.end(1.0)
+        atexit.unregister(self.close)
+        end(self.members, CLOSE_LIMIT)
         self.members = []
         for memory in (self.memory, self.board.memory, self.beats, self.journals):
             memory.close()
-
-
-def _how_it_died(member: _Member) -> str:
-    member.process.join(HANG_LIMIT)
-    code = member.process.exitcode
-    return (
-        f"killed by signal {-code}"
-        if code is not None and code < 0
-        else f"it ended with status {code}"
-    )
 
 
 def _beside(states: Sequence[State]) -> State:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 import signal
 import sys
@@ -15,7 +16,8 @@ import numpy as np
 from agents.contract import Array
 from envs.contract import SimulatorError
 from envs.cores import cores, limited
-from runners import journal
+from runners import faults, journal
+from runners.faults import fault_point
 from runners.slots import Slot
 from runners.sources.orders import Answer, Collect, Collected, Failed, Keep, Load, Order, Save, Task
 from runners.timing import BESIDE
@@ -24,13 +26,19 @@ from runners.worker import RolloutWorker
 
 def main(pipe: Connection[Answer, Order], task: Task) -> None:
     """Serve until the pipe is closed at its other end."""
-    os.setsid()  # Ctrl-C goes to the whole group, and is for the learner's process to decide upon
+    _leave_signals_to_parent()
     _end_with_parent()
+    faults.in_worker(task.index, task.life)
     try:
+        fault_point("worker.start")
         server = _Server(task)
+        fault_point("worker.ready")
         pipe.send(None)
         while True:
-            pipe.send(server.answer(pipe.recv()))
+            answer = server.answer(pipe.recv())
+            fault_point("worker.answer")
+            pipe.send(answer)
+            fault_point("worker.answered")
     except (EOFError, ConnectionError):
         return
     except SimulatorError as error:
@@ -38,6 +46,14 @@ def main(pipe: Connection[Answer, Order], task: Task) -> None:
         _last_words(pipe, Failed(where, traceback.format_exc()))
     except Exception:
         _last_words(pipe, Failed(None, traceback.format_exc()))
+
+
+def _leave_signals_to_parent() -> None:
+    """Ctrl-C reaches all of a terminal's processes; the learner's decides."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)  # held back until here
 
 
 def _last_words(pipe: Connection[Answer, Order], failed: Failed) -> None:
@@ -52,10 +68,10 @@ def _end_with_parent() -> None:
 
     Elsewhere a worker notices at its next answer.
     """
-    if sys.platform == "linux":
-        parent = os.getppid()
+    parent = multiprocessing.parent_process()
+    if sys.platform == "linux" and parent is not None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:  # it died just before
+        if os.getppid() != parent.pid:  # it died just before
             os._exit(1)
 
 
@@ -75,7 +91,7 @@ class _Server:
             self.worker: RolloutWorker = group.make_worker(
                 setting, task.seeds, task.columns, task.life, self._journal
             )
-        self.worker.steps_done = task.steps_done
+        self.worker.take_place(task.steps_done, task.pending_reset)
         self.worker.rows_begun = task.beats.bytes.view(np.int64)[task.index : task.index + 1]
         self._lay_out()
 
@@ -95,10 +111,13 @@ class _Server:
             case Collect():
                 return self._collect(order)
             case Save():
+                fault_point("worker.state")
                 return self.worker.state_dict()
             case Load():
+                fault_point("worker.load")
                 self.worker.load_state_dict(order.state)
             case Keep():
+                fault_point("worker.keep")
                 self.worker.keep(order.seeds)
                 self.columns, self.seeds = order.columns, len(order.seeds)
                 self.task.board.keep(self.seeds)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runners import files
+from runners import faults, files
 from runners.checkpoint import digest, load_newest, save
 from runners.errors import DiskFault, NoCheckpoint
 from runners.manifest import MANIFEST, Unusable, read_manifest, seal
@@ -78,7 +78,7 @@ def test_the_same_moment_can_be_saved_again(run):
 def test_a_moment_that_cannot_be_saved_again_stays_as_it_was(run, monkeypatch):
     save_at(run, 0)
     save_at(run, 10)
-    files._seen.clear()
+    faults._seen.clear()
     monkeypatch.setenv("QLAB_FAULT", "checkpoint.rename:1:enospc")
     with pytest.raises(DiskFault):
         save_at(run, 10)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from runners import files
+from runners import faults
 from runners.checkpoint import digest, load_newest
 from runners.errors import DiskFault
 from runners.run_folder import RunFolder
@@ -94,7 +94,7 @@ def sweep(parent):
         assert os.WTERMSIG(status) == signal.SIGKILL
         run = RunFolder(path)
         reached.add(check_whatever_died(run, expected, None))
-        files._seen.clear()
+        faults._seen.clear()
         check_going_on(run, expected)
     assert reached == {None, *SAVES}
     sys.stdout.write(str(n - 1))
@@ -115,7 +115,7 @@ def test_a_full_disk_at_every_point(tmp_path, monkeypatch):
     for n in itertools.count(1):
         path = tmp_path / str(n)
         path.mkdir()
-        files._seen.clear()
+        faults._seen.clear()
         monkeypatch.setenv("QLAB_FAULT", f"*:{n}:enospc")
         try:
             workload(path)
@@ -161,7 +161,7 @@ def test_a_failed_save_gives_its_space_back(run, monkeypatch):
     save_at(run, 6, replay)
     before = sorted(p for p in run.path.rglob("*"))
     replay.head = 30
-    files._seen.clear()
+    faults._seen.clear()
     monkeypatch.setenv("QLAB_FAULT", "checkpoint.manifest.sync:1:enospc")
     with pytest.raises(DiskFault):
         save_at(run, 30, replay)

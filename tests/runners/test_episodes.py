@@ -44,6 +44,16 @@ def test_by_hand():
     assert counter.env_steps.tolist() == [9]
 
 
+def test_an_episode_whose_worker_was_replaced_gives_no_return():
+    """Lane 0 had 5 + 5 when its worker died; the next episode, of 1 + 2, is the only one that ends."""
+    counter = EpisodeCounter(1, 2)
+    counter.add(rollout([[5, 1], [5, 1]], [[0, 0], [0, 0]], [[1, 1], [0, 0], [0, 0]]))
+    counter.add(rollout([[1, 1], [2, 1]], [[0, 0], [1, 0]], [[1, 0], [0, 0], [0, 0]]))
+    episodes, mean = counter.report()
+    assert (episodes.tolist(), mean.tolist()) == ([1], [3.0])
+    assert counter.carry.tolist() == [0.0, 4.0]
+
+
 def test_a_report_without_an_end_is_not_a_number():
     counter = EpisodeCounter(2, 1)
     counter.add(rollout([[1, 1]], [[0, 1]], [[1, 1], [0, 0]]))

@@ -218,8 +218,7 @@ def test_a_board_keeps_the_newest_two_publishes():
         board.write(number, params(number))
         for older in range(max(0, number - 1), number + 1):
             found = board.read(older)
-            assert found.version == older + 10
-            assert found.lane_steps == older * 8
+            assert (found.version, found.lane_steps) == (older + 10, older * 8)
             assert found.scalars == {"epsilon": older / 10}
             assert found.tensors["flat"].unique().tolist() == [older]
         assert board.read(None).version == number + 10

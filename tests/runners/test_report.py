@@ -155,7 +155,7 @@ def test_a_full_disk_leaves_the_older_picture(tmp_path, monkeypatch):
     path = tmp_path / "curve.png"
     path.write_bytes(b"an older one")
     monkeypatch.setenv("QLAB_FAULT", "picture.write:1:enospc")
-    monkeypatch.setattr("runners.files._seen", Counter())
+    monkeypatch.setattr("runners.faults._seen", Counter())
     with pytest.raises(DiskFault, match="No space left"):
         write_curve({0: records([1.0])}, path, "dqn")
     assert path.read_bytes() == b"an older one"

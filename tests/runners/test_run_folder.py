@@ -9,7 +9,7 @@ import textwrap
 import numpy as np
 import pytest
 
-from runners import files, provenance
+from runners import faults, provenance
 from runners.errors import BadInput, DiskFault, RunFailed
 from runners.run_folder import Group, RunFolder, create_run, find_run, set_aside
 
@@ -215,7 +215,7 @@ def test_a_folder_that_cannot_be_written_is_a_disk_fault(tmp_path, monkeypatch):
 
 def test_a_full_disk_while_writing_lines(run, monkeypatch):
     monkeypatch.setenv("QLAB_FAULT", "line.write:1:enospc")
-    monkeypatch.setattr(files, "_seen", type(files._seen)())
+    monkeypatch.setattr(faults, "_seen", type(faults._seen)())
     with pytest.raises(DiskFault, match="No space left"):
         run.seed(0).add_metrics({"lane_steps": 0})
 
@@ -224,7 +224,7 @@ def test_a_full_disk_while_replacing_leaves_the_old_file(run, monkeypatch):
     run.write_summary({"a": 1})
     for point in ("create", "write", "sync", "rename"):
         monkeypatch.setenv("QLAB_FAULT", f"summary.{point}:1:enospc")
-        monkeypatch.setattr(files, "_seen", type(files._seen)())
+        monkeypatch.setattr(faults, "_seen", type(faults._seen)())
         with pytest.raises(DiskFault):
             run.write_summary({"a": 2})
         assert run.summary() == {"a": 1}
