@@ -196,10 +196,15 @@ def test_a_signal_while_workers_start_is_no_death_of_theirs(signum, tmp_path):
 def test_a_run_that_was_suspended_takes_no_worker_for_dead(tmp_path):
     """Ctrl-Z for longer than a worker may be silent."""
     config = config_of(CASE, steps=3_000)
-    with Training(config, tmp_path, hang_limit=1.0) as training:
+    with Training(config, tmp_path, hang_limit=2.0) as training:
         training.until_it_learns()
+        for pid in training.workers():  # first, so that the learner waits for them
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(0.3)
         os.killpg(training.process.pid, signal.SIGSTOP)
-        time.sleep(3.0)
+        time.sleep(4.0)
+        os.kill(training.process.pid, signal.SIGCONT)
+        time.sleep(0.3)
         os.killpg(training.process.pid, signal.SIGCONT)
         status, said = training.end()
     assert status == 0
