@@ -309,3 +309,11 @@ def test_a_run_whose_four_workers_die_one_by_one_finishes(tmp_path):
         assert logged == sorted(set(logged))
     assert not list(tmp_path.rglob(".tmp-*"))
     assert "not reproducible: 4 workers were replaced" in "\n".join(summary_lines(summary))
+
+
+@pytest.mark.slow
+def test_a_run_of_async_workers_is_said_to_be_no_other_one_s_equal(tmp_path):
+    config = config_of(CASE, lag=0, async_=True, max_lag=2)
+    summary = run(config, [0], str(tmp_path), workers=2).summary()
+    assert (summary["reproducible"], summary["workers_replaced"]) == (False, 0)
+    assert "not reproducible: async workers, at their own pace" in summary_lines(summary)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import multiprocessing
 import re
 
 import numpy as np
@@ -90,6 +91,18 @@ def test_a_worker_that_dies_at_its_points_is_replaced(faults, told, monkeypatch)
 
 
 @pytest.mark.slow
+def test_a_sweep_over_a_worker_s_first_points(told, monkeypatch):
+    """Each life dies one point later: at its start, ready, in each row of a rollout, and around the answer."""
+    lives = 13
+    monkeypatch.setattr(process, "LIVES", lives)
+    monkeypatch.setenv("QLAB_FAULT", ";".join(f"worker.*@1.{n}:{n + 1}" for n in range(lives)))
+    with Run(2, **KEYS) as run:
+        run.go(40)
+        check(run, 314, 2, [1] * lives)
+    assert causes(told) == ["worker 1: killed by signal 9 (Killed)"] * lives
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", ["worker.state@0.0:1", "worker.state@1.0:1"])
 def test_a_worker_that_dies_at_a_checkpoint_leaves_one_to_go_on_from(killed, told, monkeypatch):
     """Whoever goes on from it, with whatever workers, does what the run itself does."""
@@ -165,6 +178,19 @@ def test_a_simulator_that_kills_its_process_ends_the_run(tmp_path, capfd):
         "error: worker 0: killed by signal 11 (Segmentation fault); workers were replaced too often, 3 "
         "times: see what the simulator does"
     )
+
+
+@pytest.mark.slow
+def test_an_error_that_nobody_foresaw_ends_the_run_with_its_traceback(monkeypatch):
+    """It is ours, so another process would meet it again."""
+    monkeypatch.setenv("QLAB_FAULT", "worker.answer@1.0:3:raise")
+    with Run(2, **KEYS) as run:
+        with pytest.raises(RuntimeError, match="nobody foresaw") as caught:
+            run.go(40)
+        assert len(run.rollouts) == 2
+        assert run.learner.replay.head == 2 * ROWS
+    assert "RuntimeError: a fault on purpose at worker.answer" in str(caught.value.__cause__)
+    assert not multiprocessing.active_children()
 
 
 def first_error(workers, options):
