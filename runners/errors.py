@@ -151,7 +151,9 @@ def within_a_simulator(error: BaseException) -> str:
     cause = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
-    if isinstance(cause, LaneError | SimulatorError):  # a finding of ours: the line says it all
+    if isinstance(
+        cause, LaneError | SimulatorError | WorkerLost
+    ):  # a finding of ours: the line says it all
         return ""
     return "".join(traceback.format_exception(cause, chain=False))
 
