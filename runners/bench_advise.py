@@ -19,7 +19,7 @@ from envs.cores import cores
 from runners.bound import fitting_block
 from runners.errors import BadInput
 from runners.resolve import MAX_LAG
-from runners.train import torch_threads
+from runners.train import torch_set
 
 if TYPE_CHECKING:
     from runners.config import RunConfig
@@ -92,6 +92,8 @@ def beside(config: RunConfig) -> Iterator[Way]:
         free = dataclasses.replace(cut, lag=0, async_=True, max_lag=MAX_LAG)
         yield Way(f"{flags} --async", free, workers)
     if AGENTS[config.agent].gradient:
+        if not config.fast_matmul:
+            yield Way("--fast-matmul", dataclasses.replace(config, fast_matmul=True))
         for threads in powers[1:]:
             yield Way(f"--threads {threads}", dataclasses.replace(config, threads=threads))
 
@@ -132,7 +134,7 @@ def _ready(way: Way, stack: ExitStack, seconds: float) -> Callable[[], tuple[flo
     rollouts = max(1, round(seconds / max(time.perf_counter() - start, 1e-6)))
 
     def once() -> tuple[float, float]:
-        with torch_threads(config.threads):
+        with torch_set(config.threads, config.fast_matmul):
             start, simulating = time.perf_counter(), _simulating(loop, rollouts)
             total = time.perf_counter() - start
         return rollouts * rows / total, simulating / total

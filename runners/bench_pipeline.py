@@ -74,7 +74,7 @@ class _Timed:
 
     def __init__(self, config: RunConfig, workers: int = 0) -> None:
         self.loop, self.rows = Loop(config, 1, workers), config.rollout_length * config.lanes
-        self.waited = self.spent = 0.0
+        self.waited = self.spent = self.handed_over = 0.0
         collect = self.loop.source.next
 
         def clocked(plan: Any) -> Any:
@@ -89,12 +89,18 @@ class _Timed:
 
     def __call__(self) -> float:
         """Steps a second."""
-        start, steps = time.perf_counter(), 0
+        start, steps, before = time.perf_counter(), 0, self._transfer
         while time.perf_counter() - start < SECONDS:
             self.loop.run(1)
             steps += self.rows
         self.spent += time.perf_counter() - start
+        self.handed_over += self._transfer - before
         return steps / (time.perf_counter() - start)
+
+    @property
+    def _transfer(self) -> float:
+        """Seconds so far that went into handing over."""
+        return self.loop.source.times.seconds["transfer"]
 
     @property
     def share(self) -> float:
@@ -137,6 +143,9 @@ def breakout() -> Iterator[Row]:
         if source is local:
             bound = 1 / (1 / simulating + 1 / updates)  # in turns
         yield Row("", "", f"bound: {bound:,.0f}", rate / bound)
+    lockstep = sources["lockstep, 2 workers, lag 1"]
+    part = lockstep.handed_over / lockstep.spent
+    yield Row("handing over, of the time in lockstep", f"{part:.2%}", "")
     yield Row("async", f"{ours[3]:,.0f} steps/s", f"lockstep: {ours[2]:,.0f}", ours[3] / ours[2])
 
 

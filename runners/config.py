@@ -77,6 +77,8 @@ class RunConfig:
     """where the learner computes: auto, cpu or cuda"""
     threads: Annotated[int, at_least(1)] = 1
     """in which the learner computes: more of them pay for wide networks where cores are idle"""
+    fast_matmul: bool = False
+    """float32 products by torch's "medium" kernels: pays for wide layers, costs for narrow ones"""
     compile: bool = False
     """compile the gradient step: pays for long runs of few seeds with small networks"""
 

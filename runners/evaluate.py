@@ -222,9 +222,9 @@ def main(argv: Sequence[str]) -> int:
     """Read the command line, play, print."""
     asked = _parser().parse_args(argv)
     run = open_run(asked.run, asked.out)
-    from runners.train import torch_threads
+    from runners.train import torch_set
 
-    with torch_threads():
+    with torch_set():
         found = evaluate(run, asked.seed, asked.episodes, asked.last)
     if asked.quiet:
         sys.stdout.write(f"{found.returns.mean()}\n")

@@ -29,6 +29,7 @@ RUN_DEFAULTS: Settings = {
     "max_lag": 0,
     "device": "auto",
     "threads": 1,
+    "fast_matmul": False,
     "compile": False,
 }
 """Of any agent that `AGENT_DEFAULTS` says nothing else about."""

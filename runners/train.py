@@ -86,7 +86,7 @@ def run(
         require()
     folder = run_folder.create_run(out, run_name(config), to_json(config))
     folder.record_start(sys.argv, seeds=list(seeds))
-    with torch_threads(config.threads):
+    with torch_set(config.threads, config.fast_matmul):
         for group in plan_groups(folder, seeds, setting.group_size):
             console.start(f"{config.agent} on {config.env}", config.steps, group.seeds)
             try:
@@ -134,16 +134,22 @@ def plan_groups(folder: RunFolder, seeds: Sequence[int], size: int) -> Iterator[
 
 
 @contextmanager
-def torch_threads(number: int = 1) -> Iterator[None]:
-    """So many for torch: two on a busy core slow a matrix product many times over."""
+def torch_set(threads: int = 1, fast_matmul: bool = False) -> Iterator[None]:
+    """What is set for a whole process, for as long as a run takes.
+
+    Two threads on a busy core slow a matrix product many times over. The "medium" kernels keep float32's
+    accuracy on a CPU without matrix units; with them they may compute in bfloat16.
+    """
     import torch
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
+    before = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision("medium" if fast_matmul else before[1])
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(before[0])
+        torch.set_float32_matmul_precision(before[1])
 
 
 @contextmanager

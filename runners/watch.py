@@ -275,9 +275,9 @@ def main(argv: Sequence[str]) -> int:
     """Read the command line, record, say where it is."""
     asked = _parser().parse_args(argv)
     run = open_run(asked.run)
-    from runners.train import torch_threads
+    from runners.train import torch_set
 
-    with torch_threads():
+    with torch_set():
         watched = watch(
             run,
             asked.seed,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from agents.contract import Params, Rollout, State
+from runners.timing import Times
 
 
 class Plan(NamedTuple):
@@ -44,6 +45,10 @@ class Source(Protocol):
     @property
     def replaced(self) -> int:
         """Workers that died or hung so far, and whose lanes began anew."""
+
+    @property
+    def times(self) -> Times:
+        """Where this process's time goes, and that of workers."""
 
     @property
     def resumable(self) -> bool:

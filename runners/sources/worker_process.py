@@ -84,6 +84,8 @@ class _Server:
         from runners import group
 
         torch.set_num_threads(1)
+        if task.config.fast_matmul:  # the same bits as the learner's process would act with
+            torch.set_float32_matmul_precision("medium")
         self.task, self.columns, self.seeds = task, task.columns, len(task.seeds)
         setting = group.make_setting(task.config)
         self.blocks_per_seed = task.config.lanes // task.config.block_size

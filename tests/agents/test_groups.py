@@ -12,7 +12,7 @@ from runners.config import RunConfig
 from runners.resolve import make_config
 from runners.sources import Plan
 from runners.state_tree import digest_jsonl, digest_state
-from runners.train import run, torch_threads
+from runners.train import run, torch_set
 from tests.agents.test_meta import CASES
 
 SEEDS = (3, 4, 5)
@@ -119,7 +119,7 @@ class Training:
 @pytest.mark.parametrize(("name", "switches"), CASES)
 def test_whatever_is_switched_on(name, switches):
     config = config_of(name, **switches)
-    with torch_threads():
+    with torch_set():
         together, alone = (Training(config, seeds).go(30) for seeds in (SEEDS, SEEDS[1:2]))
     assert together.learner.updates > 100
     assert np.array_equal(together.tensors()["flat"][1], alone.tensors()["flat"][0])
@@ -130,7 +130,7 @@ def test_whatever_is_switched_on(name, switches):
 def test_seeds_that_leave_change_nothing_for_those_that_stay(name, lag, kept):
     config = config_of(name, **({"source": "local"} if lag else {}), lag=lag)
     rollouts = {1: 300, 8: 6}.get(config.rollout_length, 20)
-    with torch_threads():
+    with torch_set():
         stayed = Training(config, SEEDS).go(rollouts).keep(kept).go(rollouts)
         whole = Training(config, SEEDS).go(2 * rollouts)
     assert whole.learner.updates == stayed.learner.updates > 0

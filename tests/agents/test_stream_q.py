@@ -17,7 +17,7 @@ from envs.contract import Spec
 from runners.errors import BadInput
 from runners.resolve import make_config
 from runners.sources import Plan
-from runners.train import torch_threads
+from runners.train import torch_set
 from tests.agents.tables import cut
 from tests.agents.test_groups import Training, config_of
 
@@ -209,7 +209,7 @@ def test_observations_are_normalised_by_the_statistics_of_their_time():
 def test_the_actor_sees_what_the_learner_will():
     """And its values are in raw reward units, whatever the scale of rewards."""
     config = config_of("stream_q", rollout_length=1)
-    with torch_threads():
+    with torch_set():
         training = Training(config, (3, 4)).go(300)
         source, made = training.source, training.learner
         (actor,) = source.worker.actors.values()
@@ -344,7 +344,7 @@ class Twin:
 
 def test_the_group_learns_what_a_plain_loop_learns():
     config = config_of("stream_q", rollout_length=1, sparsity=0.5, epsilon_steps=200)
-    with torch_threads():
+    with torch_set():
         training = Training(config, (3, 4))
         made = training.learner
         twins = [Twin(config.hyper, copy.deepcopy(made.network), k) for k in range(2)]

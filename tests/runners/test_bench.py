@@ -197,7 +197,7 @@ def test_rollouts_beside_the_learner_are_ways_too(monkeypatch):
     assert list(found) == [
         "--lag 1", "--workers 1", "--workers 1 --async", "--workers 2 --block-size 8",
         "--workers 2 --block-size 8 --async", "--workers 4 --block-size 4",
-        "--workers 4 --block-size 4 --async", "--threads 2", "--threads 4",
+        "--workers 4 --block-size 4 --async", "--fast-matmul", "--threads 2", "--threads 4",
     ]  # fmt: skip
     two = found["--workers 2 --block-size 8"]
     assert (two.workers, two.config.lag, two.config.block_size) == (2, 1, 8)

@@ -5,6 +5,7 @@ import gc
 import json
 
 import pytest
+import torch
 
 from runners import files, train, verify
 from runners.config import Options, to_json
@@ -126,3 +127,18 @@ def test_an_environment_of_ones_own_is_checked_first(fault, status, said, tmp_pa
     line = ["dqn", "--env", "tests.envs.test_lanes:FaultyLane-v0", "--steps", "100", "--seeds", "1"]
     assert train.main([*line, "--env-options", f"fault={fault}", "--out", str(tmp_path)]) == status
     assert said in capsys.readouterr().err
+
+
+def test_what_is_set_for_torch_is_set_for_the_run_alone_and_keeps_float32s_accuracy():
+    from runners.train import torch_set
+
+    x, w = (torch.randn(n, 512, generator=torch.Generator().manual_seed(n)) for n in (32, 256))
+    exact = x.double() @ w.double().T
+    before = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    for fast, name in ((False, before[1]), (True, "medium")):
+        with torch_set(2, fast):
+            assert (torch.get_num_threads(), torch.get_float32_matmul_precision()) == (2, name)
+            error = (x @ w.T - exact).norm() / exact.norm()
+            # a processor with units for bfloat16 matrices may take them: then it is three digits
+            assert error < (1e-5 if not (fast and torch.cpu._is_amx_tile_supported()) else 1e-2)
+    assert (torch.get_num_threads(), torch.get_float32_matmul_precision()) == before
