@@ -129,6 +129,10 @@ CLAIMS: tuple[Claim, ...] = (
         "pqn", "MinAtar/Breakout", "final_return", 5.8708, 19.7572, "measured", _FIVE,
         published="10, Young & Tian's DQN, 5M steps, 30 seeds, read off a figure",
     ),
+    Claim(  # points are never taken away, so not below 0
+        "pqn", "MinAtar/Asterix", "final_return", 0.0, 30.7919, "measured", _FIVE,
+        published="17, Young & Tian's DQN, 5M steps, 30 seeds, read off a figure",
+    ),
     *_exact("DeepSea-v0", 0.99, _OPTIMUM, "rnd"),
     Claim("bootstrapped_dqn", "DeepSea-v0", "final_return", 0.99, 0.99, "exact", _OPTIMUM),
     Claim("r2d2", "popgym-RepeatPreviousEasy-v0", "final_return", 0.912, 1.0, "measured", _FIVE),
