@@ -60,9 +60,7 @@ def train_group(
         source = make_source(
             setting, active, learner, workers, console.message, lambda: run.group(group), times
         )
-        if learner.replay is not None:
-            time_sampling(learner.replay, times)
-        with closing(source):
+        with closing(source), time_sampling(learner.replay, times):
             progress = _progress(
                 run, setting, group, threshold, console, stop_asked, learner, source, times, loaded
             )

@@ -8,7 +8,8 @@ outside: agents have no clocks.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal
 
 Part = Literal[
@@ -97,8 +98,12 @@ def shares(seconds: Mapping[Part, float], wall: float) -> dict[Part, float]:
     return {part: value / wall for part, value in seconds.items() if value > 0} if wall > 0 else {}
 
 
-def time_sampling(replay: Any, times: Times) -> None:
-    """From now on a replay's ``sample`` is a lap of its own; what was before it is learning."""
+@contextmanager
+def time_sampling(replay: Any, times: Times) -> Iterator[None]:
+    """Meanwhile a replay's ``sample`` is a lap of its own; what was before it is learning. None: there is none."""
+    if replay is None:
+        yield
+        return
     sample = replay.sample
 
     def timed() -> Any:
@@ -108,3 +113,8 @@ def time_sampling(replay: Any, times: Times) -> None:
         return batch
 
     replay.sample = timed
+    try:
+        yield
+    finally:
+        # it holds itself by this: its gigabytes would stay beside those of the next group's replay
+        del replay.sample

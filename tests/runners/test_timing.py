@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import statistics
 import time
 import timeit
+import weakref
 
 import gymnasium
 import pytest
@@ -81,13 +83,21 @@ def test_sampling_is_told_apart_from_learning(monkeypatch):
             return "batch"
 
     replay, times = Replay(), Times()
-    time_sampling(replay, times)
-    for _ in range(3):  # updates
-        clock.now += 1
-        assert replay.sample() == "batch"
-        clock.now += 5
+    with time_sampling(replay, times):
+        for _ in range(3):  # updates
+            clock.now += 1
+            assert replay.sample() == "batch"
+            clock.now += 5
     times.lap("learn")
     assert known(times.seconds) == {"sample": 6, "learn": 18}
+    # nothing of it is left: a replay that held itself would stay until Python looks for cycles
+    gone = weakref.ref(replay)
+    gc.disable()
+    try:
+        del replay
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_counting_goes_on_from_a_checkpoint(monkeypatch):
