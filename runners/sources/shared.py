@@ -101,7 +101,7 @@ class Board:
 
     def __init__(self, params: Params) -> None:
         """Of parameters like these."""
-        self.tensors = {n: (tuple(t.shape), t.numpy().dtype) for n, t in params.tensors.items()}
+        self.tensors = {n: (tuple(t.shape), _dtype(t)) for n, t in params.tensors.items()}
         self.scalars = list(params.scalars)
         self.memory = SharedBytes(nbytes(self._shapes()))
         self._lay_out()
@@ -166,6 +166,11 @@ class Board:
         tensors = {n: torch.from_numpy(array[copy].copy()) for n, array in self.copies.items()}
         scalars = dict(zip(self.scalars, self.values[copy].tolist(), strict=True))
         return Params(version, lane_steps, tensors, scalars)
+
+
+def _dtype(tensor: torch.Tensor) -> np.dtype[Any]:
+    """NumPy's name for it, wherever the tensor lies."""
+    return torch.empty(0, dtype=tensor.dtype).numpy().dtype
 
 
 def chunks(count: int, parts: int) -> list[range]:

@@ -228,3 +228,12 @@ def test_a_board_keeps_the_newest_two_publishes():
     board.write(0, params(7, seeds=1))
     assert board.read(0).tensors["flat"].shape == (1, 5)
     assert np.shares_memory(board.copies["flat"], board.memory.bytes)
+
+
+def test_a_board_is_for_parameters_on_any_device():
+    """On meta as on a GPU nothing of a tensor can be read where it lies."""
+    import torch
+
+    board = Board(Params(0, 0, {"flat": torch.zeros(2, 5, device="meta")}, {}))
+    board.write(0, Params(0, 0, {"flat": torch.ones(2, 5)}, {}))
+    assert board.read(0).tensors["flat"].tolist() == [[1.0] * 5] * 2
