@@ -20,7 +20,7 @@ from runners.sources.orders import Collected
 from runners.sources.worker_process import main
 
 KEYS = "tests.runners.faulty:Keys-v0"
-NO_ANSWERS = ("not what was asked", Collected(10**6, 0, {}), b"\x80\x05no pickle", b"half")
+NO_ANSWERS = ("not what was asked", Collected(10**6, 0, {}, {}), b"\x80\x05no pickle", b"half")
 
 
 def length(key):
