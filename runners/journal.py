@@ -184,11 +184,13 @@ class Journal:
 
     @property
     def last_step(self) -> int:
-        """The step that it was asked for last."""
+        """The step that it was asked for last; -1: for none so far."""
         if pending := self.pending:
             return pending.step
-        rows = self[Field.ROWS]
-        return self[Field.FIRST_STEP] + rows - 1 if rows else self[Field.POINT_STEP]
+        if rows := self[Field.ROWS]:
+            return self[Field.FIRST_STEP] + rows - 1
+        # a reset was asked for; where it was made, or given a state, that step is still to come
+        return self[Field.POINT_STEP] - (self.point != Point.RESET)
 
     def since_point(self, until: int | None = None) -> tuple[int, Array]:
         """The actions, up to that of step ``until``: the first one's step, and [rows, n, ...]."""

@@ -213,10 +213,13 @@ class ProcessSource:
         code = member.process.exitcode
         if self.folder is None or code is None or -code not in CRASHES:
             return ""
-        # blocks take their steps one after the other: the last that was asked for the newest one
+        # Blocks are asked one after the other: the last of those that have come furthest. The reset
+        # that a life begins with has the number of the row after it.
         kept = [member.task.journal(c) for c in range(len(member.task.places))]
-        newest = max(one.last_step for one in kept)
-        failed = [one for one in kept if one.last_step == newest][-1]
+        reached = [(one.last_step, one[journal.Field.ROWS] > 0) for one in kept]
+        failed = kept[max(i for i, at in enumerate(reached) if at == max(reached))]
+        if failed.last_step < 0:  # it died before any of them was asked for anything
+            return ""
         simulated = crash_report.simulated_by(self.config, journal.Purpose.TRAINING)
         lane = failed[journal.Field.FIRST_LANE]
         report = crash_report.report_of(simulated, failed, f"its process died ({why})", why, lane)

@@ -24,7 +24,7 @@ def small(rows):
 
 def test_points_of_a_journal():
     made = small(4)
-    assert (made.point, made.complete, made.pending, made.last_step) == (Point.MADE, True, None, 0)
+    assert (made.point, made.complete, made.pending, made.last_step) == (Point.MADE, True, None, -1)
     made.resetting(Reset(None, 0))
     assert (made.point, made.pending) == (Point.MADE, Reset(None, 0))
     made.was_reset(Reset(None, 0))
@@ -47,6 +47,7 @@ def test_points_of_a_journal():
     state = {"x": np.arange(3.0), "bits": 2**100, "deep": [{"y": np.int32(4)}]}
     assert made.is_in(state, 5)
     assert (made.point, made.rows, made.complete) == (Point.STATE, 0, True)
+    assert made.last_step == 4
     back = journal.unpack(made.packed_state)
     assert back["x"].tolist() == [0, 1, 2]
     assert (back["bits"], back["deep"]) == (2**100, [{"y": 4}])

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from envs.contract import SimulatorError
+from runners import crash_report, train
 from runners import group as groups
-from runners import train
+from runners.errors import WorkerLost
 from runners.sources import member, process
 from tests.runners import faulty
 from tests.runners.test_process_source import Run
@@ -178,6 +179,18 @@ def test_a_simulator_that_kills_its_process_ends_the_run(tmp_path, capfd):
         "error: worker 0: killed by signal 11 (Segmentation fault); workers were replaced too often, 3 "
         "times: see what the simulator does"
     )
+
+
+def test_the_report_is_of_the_block_that_killed_the_process(tmp_path, monkeypatch):
+    """The first block dies in its first step; the others have been reset for that step, no more."""
+    make = groups.make_source
+    monkeypatch.setattr(groups, "make_source", lambda *given: make(*given, folder=lambda: tmp_path))
+    monkeypatch.setattr(process, "LIVES", 0)
+    with Run(1, **KEYS, env_options={"fault": "segv"}) as run, pytest.raises(WorkerLost):
+        run.go(1)
+    report = crash_report.read(tmp_path / "crash-1.json")
+    assert (report.seed, report.block, report.first_lane, report.step) == (3, 0, 0, 0)
+    assert len(report.unpacked_actions()) == 1
 
 
 @pytest.mark.slow
