@@ -175,8 +175,10 @@ def test_a_simulator_that_kills_its_process_ends_the_run(tmp_path, capfd):
     _, said = capfd.readouterr()
     assert status == 5
     assert said.count("; replaced, its block 0 begins new episodes") == 3
+    (newest,) = tmp_path.glob("*/groups/0-0/crash-4.json")  # each life has left one
     assert said.splitlines()[-1] == (
-        "error: worker 0: killed by signal 11 (Segmentation fault); workers were replaced too often, 3 "
+        "error: worker 0: killed by signal 11 (Segmentation fault); "
+        f"replay it: python -m runners.replay_crash {newest}; workers were replaced too often, 3 "
         "times: see what the simulator does"
     )
 
