@@ -125,7 +125,7 @@ class ProcessSource:
     def next(self, plan: Plan) -> Rollout:
         """The next rows; what follows is begun meanwhile, as far as the lag allows."""
         self.times.lap("other")
-        self._order(plan, self.number)
+        self._order(plan)
         self.times.lap("transfer")
         number = self.number
         self._await(lambda member: bool(member.done) and member.done[0].number == number)
@@ -133,8 +133,6 @@ class ProcessSource:
         parts = [member.done.popleft() for member in self.members]
         self.number += 1
         self.lives = min(LIVES, self.lives + 1 / REGAIN)
-        if self.ahead and plan.following is not None:
-            self._order(plan.following, self.number)
         for part in parts:
             self.times.add(part.seconds)
         self.times.lap("transfer")
@@ -142,16 +140,18 @@ class ProcessSource:
         actor_state = _beside([part.actor_state for part in parts])
         return slot.rollout(plan.rows, actor_state, min(part.version for part in parts))
 
-    def _order(self, plan: Plan | None, number: int) -> None:
-        """Rollouts from ``number`` on, as many ahead as the lag allows and the clock foresees."""
-        last = self.number + self.ahead
-        while plan is not None and number <= last:
+    def _order(self, plan: Plan) -> None:
+        """This one and those that follow, as many ahead as the lag allows and the clock foresees."""
+        chain: Plan | None = plan
+        for number in range(self.number, self.number + self.ahead + 1):
+            if chain is None:
+                return
             if number == self.issued:
                 acts = None if self.config.async_ else max(0, number - self.config.lag)
                 for member in self.members:
-                    member.send(Collect(number, plan._replace(following=None), acts))
+                    member.send(Collect(number, chain._replace(following=None), acts))
                 self.issued += 1
-            plan, number = plan.following, number + 1
+            chain = chain.following
 
     # -- Watching ------------------------------------------------------------------------------
 
@@ -248,10 +248,11 @@ class ProcessSource:
         """Go on from the state of any source, whatever its workers."""
         per_seed = self.config.lanes // self.config.block_size
         parts = divided(state["worker"], [m.task.columns for m in self.members], per_seed)
+        # first: a worker that is replaced meanwhile draws from a life that nobody had
+        self.replaced += state.get("replaced", 0)  # none: begun before it was counted
         self._ask([Load(part) for part in parts])
         for member in self.members:
             member.begins_at(state["worker"]["steps_done"], state["worker"]["pending_reset"])
-        self.replaced += state.get("replaced", 0)  # none: begun before it was counted
         saved = state["published"]
         self._publish_again([params_from_state(saved[str(i)]) for i in range(len(saved))])
 

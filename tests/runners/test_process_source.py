@@ -10,6 +10,7 @@ from runners import group as groups
 from runners.errors import BadInput
 from runners.free_memory import available
 from runners.progress import Clock
+from runners.sources import Plan
 from runners.sources.shared import Board, chunks
 from runners.state_tree import digest_state
 from tests.agents.test_groups import config_of
@@ -146,6 +147,18 @@ def test_async_workers_are_ahead_by_the_bound_at_most_and_the_replay_ratio_holds
         assert run.source.pending == 3
         due = (run.lane_steps - 50) * run.config.hyper.replay_ratio
         assert run.learner.updates == int(due)
+
+
+def test_no_more_is_begun_than_there_are_slots_for():
+    """However far a plan looks ahead: one more would be written over the rollout just handed over."""
+    plan = Plan(8, None)
+    for _ in range(5):
+        plan = plan._replace(following=plan)
+    with Run(2, lag=0, async_=True, max_lag=2) as run:
+        run.source.publish(run.learner.params())
+        for _ in range(3):
+            run.source.next(plan)
+            assert run.source.pending == 2
 
 
 def test_an_overlapping_thread_gives_the_bits_of_lag_one(monkeypatch):

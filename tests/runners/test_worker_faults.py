@@ -126,6 +126,15 @@ def test_a_worker_that_dies_at_a_checkpoint_leaves_one_to_go_on_from(killed, tol
         assert other.source.replaced == 1
 
 
+def test_a_life_after_a_resume_is_none_that_was_there_before(told, monkeypatch):
+    """Five workers were replaced before the stop; one dies while it takes up its state."""
+    monkeypatch.setenv("QLAB_FAULT", "worker.load@0.0:1")
+    with Run(0, **KEYS) as before, Run(1, **KEYS) as run:
+        run.source.load_state_dict({**before.go(2).source.state_dict(), "replaced": 5})
+        assert run.source.replaced == 6
+        assert run.source.members[0].task.life == 6
+
+
 @pytest.mark.slow
 def test_async_workers_that_die_keep_the_replay_ratio(told, monkeypatch):
     monkeypatch.setenv("QLAB_FAULT", "worker.row@0.0:20;worker.row@1.0:77;worker.answer@0.1:4")
