@@ -45,6 +45,10 @@ class Task:
         """What that block's simulator was asked so far."""
         return Journal(*self.journal_arrays(column))
 
+    def journal_of(self, lane: int) -> Journal:
+        """That of the block which has this one of the group's lanes."""
+        return self.journal(lane // self.config.block_size - self.columns.start)
+
 
 @dataclass(frozen=True)
 class Collect:

@@ -192,6 +192,8 @@ class ProcessSource:
             else f"block {columns[0]} begins"
         )
         self.say(f"{told}; replaced, its {which} new episodes")
+        for column in range(len(columns)):
+            member.task.journal(column).header[:] = 0  # those who come were asked for nothing yet
         # the number of all replacements: no block draws from the same seeds twice
         anew = Member(replace(member.task, life=self.replaced))
         anew.done = member.done
@@ -204,8 +206,7 @@ class ProcessSource:
         if failed.simulator is None:
             raise RuntimeError("a worker process met an error that nobody foresaw") from remote
         error = SimulatorError(*failed.simulator)
-        column = error.lane // self.config.block_size - member.task.columns.start
-        error.journal = member.task.journal(column)
+        error.journal = member.task.journal_of(error.lane)
         raise error from remote
 
     def _crash(self, member: Member, why: str) -> str:

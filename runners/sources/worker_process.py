@@ -9,7 +9,7 @@ import signal
 import sys
 import traceback
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from runners.slots import Slot
 from runners.sources.orders import Answer, Collect, Collected, Failed, Keep, Load, Order, Save, Task
 from runners.timing import BESIDE
 from runners.worker import RolloutWorker
+
+if TYPE_CHECKING:
+    from runners.group import Setting
 
 
 def main(pipe: Connection[Answer, Order], task: Task) -> None:
@@ -90,12 +93,21 @@ class _Server:
         setting = group.make_setting(task.config)
         self.blocks_per_seed = task.config.lanes // task.config.block_size
         with limited((cores() - task.config.threads) // task.workers):
-            self.worker: RolloutWorker = group.make_worker(
-                setting, task.seeds, task.columns, task.life, self._journal
-            )
+            self.worker = self._make_worker(setting)
         self.worker.take_place(task.steps_done, task.pending_reset)
         self.worker.rows_begun = task.beats.bytes.view(np.int64)[task.index : task.index + 1]
         self._lay_out()
+
+    def _make_worker(self, setting: Setting) -> RolloutWorker:
+        from runners.group import make_worker
+
+        task = self.task
+        try:
+            return make_worker(setting, task.seeds, task.columns, task.life, self._journal)
+        except SimulatorError as error:
+            # a simulator that cannot be made has not come to a journal in shared memory
+            task.journal_of(error.lane).header[:] = error.journal.header
+            raise
 
     def _journal(self, column: int, block: journal.Block) -> journal.Journal:
         """In shared memory: should a simulator kill this process, it says what it died of."""

@@ -34,10 +34,15 @@ def reward(key, t):
 class Keys(gymnasium.Env):
     """Odd keys terminate, even ones are truncated. A ``fault`` comes at the start of every so many-th key."""
 
+    made = 0  # in this process
+
     def __init__(self, fault: str = "", every: int = 1):
         self.observation_space = spaces.Box(0.0, 2.0**24, (2,), np.float32)
         self.action_space = spaces.Discrete(2)
         self.fault, self.every = fault, every
+        Keys.made += 1
+        if fault == "making" and multiprocessing.parent_process() and Keys.made > 1:
+            raise RuntimeError("one a child, to look at")
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from envs.contract import SimulatorError
-from runners import crash_report, train
+from runners import crash_report, journal, seeding, train
 from runners import group as groups
 from runners.errors import WorkerLost
 from runners.sources import member, process
@@ -202,6 +202,16 @@ def test_the_report_is_of_the_block_that_killed_the_process(tmp_path, monkeypatc
     report = crash_report.read(tmp_path / "crash-1.json")
     assert (report.seed, report.block, report.first_lane, report.step) == (3, 0, 0, 0)
     assert len(report.unpacked_actions()) == 1
+
+
+def test_a_simulator_that_a_worker_cannot_make_can_be_reported(monkeypatch):
+    """Its journal says which one it was, and that nothing came before."""
+    with pytest.raises(SimulatorError, match="making it raised RuntimeError") as caught:
+        Run(1, **KEYS, env_options={"fault": "making"})
+    kept = caught.value.journal
+    block = journal.Block(4, seeding.simulator_seed(3, 0), seed=3)
+    assert kept.header.tolist() == journal.new_header(block).tolist()
+    assert kept.complete
 
 
 @pytest.mark.slow
