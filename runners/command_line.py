@@ -101,11 +101,10 @@ def parse_train(argv: Sequence[str]) -> Train:
     options = Options(
         **{f.field: values.pop(f.field) for f in flags.values() if f.group == "other"}
     )
-    asked = {"lag", "async"} & given or "lag" in flatten(base)
-    if options.workers and not asked and not agent_entry(agent).tabular:
-        values["lag"] = (
-            1  # in processes of their own they may as well simulate while the learner learns
-        )
+    lag_is_told = values["async_"] or "lag" in given or "lag" in flatten(base)
+    if options.workers and not lag_is_told and not agent_entry(agent).tabular:
+        # in processes of their own they may as well simulate while the learner learns
+        values["lag"] = 1
     values["env_options"] = defaults["env_options"] | _env_options(values["env_options"])
     config = resolve(agent, values.pop("env"), values)
     made = Train(

@@ -218,7 +218,7 @@ def test_general_help_is_quick_and_without_torch():
             assert word in done.stdout
 
 
-def test_workers_simulate_while_the_learner_learns_unless_somebody_says_otherwise():
+def test_workers_simulate_while_the_learner_learns_unless_somebody_says_otherwise(tmp_path):
     def lag(*more):
         made = parse_train(["dqn", "--env", "CartPole-v1", "--workers", "2", *more])
         return made.options.workers, made.config.lag
@@ -226,5 +226,9 @@ def test_workers_simulate_while_the_learner_learns_unless_somebody_says_otherwis
     assert lag() == (2, 1)
     assert lag("--lag", "0") == (2, 0)
     assert lag("--async") == (2, 0)
+    assert lag("--no-async") == (2, 1)
+    file = tmp_path / "c.toml"
+    file.write_text("async_ = true\n")
+    assert lag("--config", str(file)) == (2, 0)
     table = parse_train(["q_learning", "--env", "Taxi-v4", "--workers", "2"])
     assert table.config.lag == 0  # the refusal that follows speaks of workers, not of lag
