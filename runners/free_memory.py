@@ -28,16 +28,27 @@ def _meminfo() -> int | None:
 
 
 def _cgroup() -> int | None:
-    """The lowest limit of the control groups (version 2) that we are in; a container has one."""
+    """What the control groups (version 2) that we are in leave us at least; a container has one."""
     try:
         line = next(x for x in CGROUP.read_text().splitlines() if x.startswith("0::"))
     except (OSError, StopIteration):
         return None
     inner = LIMITS / line.removeprefix("0::").strip("/")
-    limits = []
+    left = []
     for folder in (inner, *inner.parents):
         with contextlib.suppress(OSError, ValueError):  # not there, or "max", which is none
-            limits.append(int((folder / "memory.max").read_text()))
+            limit = int((folder / "memory.max").read_text())
+            left.append(max(0, limit - _held(folder)))
         if folder == LIMITS:
             break
-    return min(limits, default=None)
+    return min(left, default=None)
+
+
+def _held(group: Path) -> int:
+    """What all processes of a group hold; files that nobody has read of late make room."""
+    try:
+        held = int((group / "memory.current").read_text())
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return held - int(stat.get("inactive_file", 0))
+    except (OSError, ValueError):
+        return 0

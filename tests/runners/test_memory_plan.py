@@ -138,6 +138,9 @@ def test_what_is_there_is_read_from_the_system(monkeypatch, tmp_path):
     assert free_memory.available() == 5000 * 1024
     (limits / "pod/memory.max").write_text("2000000\n")  # of the group around it
     assert free_memory.available() == 2_000_000
+    (limits / "pod/memory.current").write_text("700000\n")  # of it 200,000 that can be had back
+    (limits / "pod/memory.stat").write_text("anon 500000\ninactive_file 200000\n")
+    assert free_memory.available() == 2_000_000 - 500_000
     (limits / "memory.max").write_text("1000\n")  # as a container sees its own
     cgroup.write_text("0::/\n")
     assert free_memory.available() == 1000
