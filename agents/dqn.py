@@ -93,7 +93,7 @@ class DQNConfig:
     priority_alpha: Annotated[float, unit()] = 0.6
     """0 samples uniformly, 1 in proportion to the error"""
     actor_priorities: bool = False
-    """a new transition's first priority is its error by the values that acted; else the largest so far"""
+    """a first priority is the error by the values that acted; else the largest so far"""
     priority_beta: Annotated[float, unit()] = 0.4
     """how much importance weights correct at the start; 1 in full"""
     priority_beta_steps: Annotated[int, at_least(0)] = 100_000

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def draw_lag(run: RunFolder) -> None:
     """Draw lag.png of a run, done or under way; nothing where the lag is always the same."""
     config = run.config()
-    if not config["async_"]:
+    if not config.get("async_"):  # not there: begun before there were workers
         return
     records = {seed: run.seed(seed).read_metrics().records for seed in run.seeds()}
     if any(records.values()):

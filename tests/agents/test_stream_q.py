@@ -221,6 +221,7 @@ def test_the_actor_sees_what_the_learner_will():
             assert torch.equal(inputs[-1], made._batch.obs)
             made.update()
             source.publish(made.params())
+    actor.load_params(made.params())
     obs = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
     unit = made.rewards.unit()[:, None, None]
     assert unit.min() > 2.0

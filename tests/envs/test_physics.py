@@ -178,7 +178,7 @@ def test_results_do_not_depend_on_the_number_of_threads(env_id):
 
 
 def test_threads_follow_the_task_and_the_lanes(monkeypatch):
-    monkeypatch.setattr(physics, "_processors", lambda: 4)
+    monkeypatch.setattr(physics, "cores", lambda: 4)
     ant, cheetah = TASKS["Ant-v5"](), TASKS["HalfCheetah-v5"]()
     assert [physics.default_threads(ant, n) for n in (1, 15, 16, 31, 1000)] == [1, 1, 2, 3, 4]
     assert physics.default_threads(cheetah, 1000) == 1

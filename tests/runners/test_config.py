@@ -41,7 +41,7 @@ CHANGES = {
     "lr": 0.5, "n_step": 2, "lambda_": 0.5, "double": False, "rule": "max", "hidden": (64,),
     "env": "Acrobot-v1", "env_options": {"x": 1}, "steps": 1001, "until_solved": True,
     "eval_every": 999, "eval_episodes": 7, "final_episodes": 8, "checkpoint_every": 998, "rollout_length": 3, "lanes": 4,
-    "block_size": 2, "backend": "sync", "lag": 1,
+    "block_size": 2, "backend": "sync", "lag": 1, "async_": True, "threads": 2, "fast_matmul": True,
 }  # fmt: skip
 
 
@@ -51,8 +51,9 @@ def test_every_setting_changes_the_id(name):
 
 
 def test_changes_cover_every_setting():
-    # a fused source, a GPU and a compiled step cannot be had for the toy; they go the same way
-    assert set(CHANGES) | {"source", "device", "compile"} == {
+    # a fused source, a GPU, a compiled step and a bound without async cannot be had for the toy; they go
+    # the same way
+    assert set(CHANGES) | {"source", "device", "compile", "max_lag"} == {
         *RUN_KINDS,
         *kinds(ToyConfig),
         "env_options",

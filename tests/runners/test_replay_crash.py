@@ -122,9 +122,9 @@ def test_each_failure_has_its_own_report(tmp_path):
 
 
 def test_a_full_disk_does_not_hide_the_fault(tmp_path, monkeypatch):
-    from runners import files
+    from runners import faults
 
-    monkeypatch.setattr(files, "_seen", type(files._seen)())
+    monkeypatch.setattr(faults, "_seen", type(faults._seen)())
     monkeypatch.setenv("QLAB_FAULT", "crash.create:1:enospc")
     with pytest.raises(SimulatorError, match=r"ZeroDivisionError.*; no crash report: .*No space"):
         run(config(env_options={"fault": "raise"}), [0], str(tmp_path))
