@@ -65,32 +65,22 @@ class Run:
         return self
 
 
-@pytest.mark.parametrize(
-    ("name", "settings"),
-    [
-        ("dqn", {"lag": 0}),
-        ("dqn", {"lag": 1}),
-        # an action mask is a fact, what acting thought is an extra
-        (
-            "dqn",
-            {
-                "lag": 1,
-                "env": "Taxi-v4",
-                "noisy": True,
-                "prioritized": True,
-                "actor_priorities": True,
-            },
-        ),
-        (
-            "r2d2",
-            {"lag": 1, "env": "popgym-RepeatPreviousEasy-v0"},
-        ),  # what it remembers travels too
-        ("bootstrapped_dqn", {"lag": 1}),
-    ],
-    ids=str,
-)
-def test_the_bits_are_those_of_the_local_source(name, settings):
+FACTS = {"env": "Taxi-v4", "noisy": True, "prioritized": True, "actor_priorities": True}
+CASES = {
+    "an action mask, what acting thought": ("dqn", {"lag": 1, **FACTS}),
+    "what is remembered": ("r2d2", {"lag": 1, "env": "popgym-RepeatPreviousEasy-v0"}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_bits_are_those_of_the_local_source(case):
+    name, settings = CASES[case]
     same_bits(name, settings, (3,))
+
+
+@pytest.mark.slow
+def test_the_bits_of_an_ensemble_are_those_of_the_local_source():
+    same_bits("bootstrapped_dqn", {"lag": 1}, (3,))
 
 
 @pytest.mark.slow  # each process takes its seconds to start
