@@ -16,17 +16,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agents import AGENTS
 from envs.cores import cores
-from runners.bound import fitting_block
+from runners.bound import WORTH, fitting_block
 from runners.errors import BadInput
+<<<<<<< HEAD
 from runners.resolve import MAX_LAG
 from runners.train import torch_set
+=======
+from runners.resolve import FUSED_ROWS, MAX_LAG
+from runners.train import torch_threads
+>>>>>>> 5ffcb11 (bench advise takes its two thresholds from where they are set)
 
 if TYPE_CHECKING:
     from runners.config import RunConfig
     from runners.measure import Loop
 
 SECONDS, ROUNDS = 1.0, 3
-WORTH = 1.1  # times faster: less is within the noise of a machine
 MOST_PROCESSES = 16  # lanes for which a process each is tried
 WARM_UP = 1_000  # rows that a replay has when the timing begins; a run's own may be more
 
@@ -67,7 +71,7 @@ def stepped_by(config: RunConfig) -> Iterator[Way]:
         yield Way(flags, dataclasses.replace(config, **changes))
     for source in ("local", "fused"):
         if source != config.source:
-            length = 16_384 if source == "fused" else 1 if config.source == "fused" else 16
+            length = FUSED_ROWS if source == "fused" else 1 if config.source == "fused" else 16
             try:
                 other = dataclasses.replace(config, source=source, rollout_length=length)
             except BadInput:  # not for this agent or environment
