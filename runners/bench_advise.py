@@ -18,13 +18,8 @@ from agents import AGENTS
 from envs.cores import cores
 from runners.bound import WORTH, fitting_block
 from runners.errors import BadInput
-<<<<<<< HEAD
-from runners.resolve import MAX_LAG
-from runners.train import torch_set
-=======
 from runners.resolve import FUSED_ROWS, MAX_LAG
-from runners.train import torch_threads
->>>>>>> 5ffcb11 (bench advise takes its two thresholds from where they are set)
+from runners.train import torch_set
 
 if TYPE_CHECKING:
     from runners.config import RunConfig

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from runners import checkpoint
 from runners.config import Options, RunConfig, run_name, to_json
-from runners.errors import RunFailed
+from runners.errors import BadInput, RunFailed
 from runners.run_folder import RunFolder
 from runners.state_tree import digest_jsonl
 
@@ -27,7 +27,13 @@ def verify_resume(config: RunConfig, options: Options) -> int:
 
     Raises:
         RunFailed: one of the runs failed by itself.
+        BadInput: no two runs of the configuration have the same bits.
     """
+    if config.async_:
+        raise BadInput(
+            "verify_resume: async workers go at their own pace, no two runs have the same bits; leave "
+            "--async out"
+        )
     with tempfile.TemporaryDirectory(prefix="verify-resume-") as scratch:
         whole, resumed = Path(scratch, "whole"), Path(scratch, "resumed")
         settings = Path(scratch, "config.json")
@@ -58,6 +64,7 @@ def _train(settings: Path, options: Options, out: Path, kill_at: int = 0) -> Non
     command = [
         sys.executable, "-m", "runners.train", "--config", str(settings), "--quiet",
         "--seeds", str(options.seeds), "--seed", str(options.seed), "--out", str(out),
+        "--workers", str(options.workers),
     ]  # fmt: skip
     environment = {name: value for name, value in os.environ.items() if name != "QLAB_FAULT"}
     if kill_at:

@@ -3,13 +3,14 @@
 import errno
 import gc
 import json
+import subprocess
 
 import pytest
 import torch
 
 from runners import files, train, verify
 from runners.config import Options, to_json
-from runners.errors import BadInput
+from runners.errors import BadInput, RunFailed
 from runners.resolve import make_config
 from runners.run_folder import Group, RunFolder
 
@@ -86,6 +87,25 @@ def test_seeds_are_whole_numbers(tmp_path, seeds):
 def test_verify_resume_finds_the_same_bits(tmp_path, capsys):
     assert verify.verify_resume(config(), Options(seeds=2, seed=5)) == 0
     assert "same bits" in capsys.readouterr().out
+
+
+def test_verify_resume_trains_with_the_workers_that_were_asked_for(monkeypatch):
+    asked = []
+
+    def refuses(command, **_):
+        asked.append(command)
+        return subprocess.CompletedProcess(command, 1, "", "")
+
+    monkeypatch.setattr(verify.subprocess, "run", refuses)
+    with pytest.raises(RunFailed):
+        verify.verify_resume(config(), Options(workers=2))
+    assert asked[0][asked[0].index("--workers") + 1] == "2"
+
+
+def test_verify_resume_of_async_workers_is_refused():
+    loose = make_config("dqn", "CartPole-v1", async_=True, steps=1_000)
+    with pytest.raises(BadInput, match="at their own pace"):
+        verify.verify_resume(loose, Options(workers=1))
 
 
 def test_verify_resume_would_notice_one_different_number(tmp_path):
