@@ -167,7 +167,10 @@ def advise(argv: Sequence[str]) -> Iterator[str]:
     if not argv or argv[0].startswith("-"):
         raise BadInput("advise: say of which agent, as in: advise dqn --env ALE/Breakout-v5")
     length = () if any(word.startswith("--steps") for word in argv) else ("--steps", "1000000")
-    config = parse_train([*argv, *length]).config
+    asked = parse_train([*argv, *length])
+    if asked.options.workers or asked.config.async_:
+        raise BadInput("advise: tries workers, async ones too, by itself; leave both out")
+    config = asked.config
     yield from told(config, list(measure(config)))
 
 

@@ -127,6 +127,13 @@ def test_advise_times_each_way_of_a_command(capsys, monkeypatch):
     assert bench.main(["advise", "dqn", "--lanse", "2"]) == 2
 
 
+@pytest.mark.parametrize("flags", ["--workers 2", "--async"])
+def test_advice_tries_workers_by_itself(flags, monkeypatch, capsys):
+    monkeypatch.setattr(bench_advise, "measure", lambda config: pytest.fail("it was timed"))
+    assert bench.main(["advise", "dqn", "--env", "CartPole-v1", *flags.split()]) == 2
+    assert capsys.readouterr().err.startswith("error: advise: tries workers")
+
+
 def test_what_switches_cost_is_asked_of_plain_dqn(monkeypatch):
     monkeypatch.setattr(bench_family, "FAMILY", {"noisy": {"noisy": True}})
     monkeypatch.setattr(bench_family, "turns", lambda *works: [1000.0, 500.0][: len(works)])
