@@ -333,7 +333,7 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
     if not summary.get("reproducible", True):
         replaced = summary.get("workers_replaced", 0)
         why = (
-            f"{replaced} workers were replaced" if replaced else "async workers, at their own pace"
+            f"workers replaced: {replaced}" if replaced else "async workers, at their own pace"
         )
         lines.append(f"not reproducible: {why}")
     return lines

@@ -278,6 +278,7 @@ class ProcessSource:
                 self.members.remove(member)
                 end([member], CLOSE_LIMIT)
         ranges = [range(mine[0], mine[-1] + 1) for mine in columns if mine]
+        self.times.workers = len(self.members)
         self._ask([Keep(kept, mine) for mine in ranges])
         self.seeds = [self.seeds[k] for k in kept]
         stay = [task for task, mine in zip(before, columns, strict=True) if mine]
