@@ -231,7 +231,7 @@ def test_what_went_wrong_is_said():
     assert lines[1:] == [
         "evaluation episodes end after 1,000 steps",
         "not complete: some seeds are not done; the same command goes on",
-        "not reproducible: 2 workers were replaced",
+        "not reproducible: workers replaced: 2",
     ]
 
 
