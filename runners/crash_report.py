@@ -115,7 +115,7 @@ def report_of(
         lane: the one that failed, as messages count.
         step: at which step; None: the last that it was asked for.
     """
-    step = journal.last_step if step is None else step
+    step = max(0, journal.last_step) if step is None else step  # 0: it was asked for nothing yet
     reset, point = journal.pending, journal.point_reset
     # a reset that failed comes after all actions; a number is looked at some rows later
     first_step, actions = journal.since_point(None if reset else step)

@@ -332,9 +332,7 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
         lines.append("not complete: some seeds are not done; the same command goes on")
     if not summary.get("reproducible", True):
         replaced = summary.get("workers_replaced", 0)
-        why = (
-            f"workers replaced: {replaced}" if replaced else "async workers, at their own pace"
-        )
+        why = f"workers replaced: {replaced}" if replaced else "async workers, at their own pace"
         lines.append(f"not reproducible: {why}")
     return lines
 
