@@ -65,7 +65,7 @@ MUTANTS = {
 
 MORE = {
     "an overwritten row gets a priority": Mutant(
-        ROWS, "places[sampled < self.tail * self.lanes] = -1", "pass",
+        ROWS, "sampled[k, b] % ring if sampled[k, b] >= oldest else -1", "sampled[k, b] % ring",
         f"{PRIORITIZED}::test_new_rows_have_the_largest_priority_and_rows_that_are_gone_are_left_alone",
     ),
     "a window that is whole only now is never drawn": Mutant(

@@ -17,6 +17,7 @@ from agents.replay.frames import LZ4Frames
 from agents.replay.prioritized import Priorities
 from agents.replay.view import terminations
 from envs.contract import Spec
+from envs.kernel import kernel
 
 MakePriorities = Callable[[int, int], Priorities]
 
@@ -118,8 +119,7 @@ class Rows:
     def set_priorities(self, sampled: Array, errors: Array) -> None:
         """Rows as `sampled` [K, B] has them had these errors [K, B]; rows that are gone are passed over."""
         assert self.priorities is not None
-        places = sampled % (self.slots * self.lanes)
-        places[sampled < self.tail * self.lanes] = -1
+        places = _places(sampled, self.slots * self.lanes, self.tail * self.lanes)
         for k in range(len(places)):
             self.priorities.set(k, places[k], errors[k])
 
@@ -199,3 +199,12 @@ class Rows:
         self.generators = [self.generators[k] for k in seeds]
         if self.priorities:
             self.priorities.keep(seeds)
+
+
+@kernel()
+def _places(sampled, ring, oldest):  # type: ignore[no-untyped-def]
+    """Where in the ring rows [K, B] are; -1 for those that are gone. In one pass."""
+    places = np.empty_like(sampled)
+    for k, b in np.ndindex(sampled.shape):
+        places[k, b] = sampled[k, b] % ring if sampled[k, b] >= oldest else -1
+    return places
