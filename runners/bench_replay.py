@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
@@ -68,6 +69,7 @@ def frames() -> Iterator[Row]:
         yield Row(f"frames of a game: {error}", "", "")
         return
     held = [_ours(play, "none"), _ours(play, "lz4"), _sb3(play, False), _sb3(play, True)]
+    held += _cpprb(play)
     rates = turns(*(partial(timed, store.batches, BATCHES * BATCH) for store in held))
     for store, rate in zip(held, rates, strict=True):
         figure = f"{store.bytes / (ROWS * LANES):,.0f} B each, {rate / 1e3:,.0f} k samples/s"
@@ -143,6 +145,47 @@ def _sb3(play: Rollout, optimized: bool) -> Store:
 
     name = "SB3, optimize_memory_usage" if optimized else "SB3"
     return Store(name, sum(array.nbytes for array in arrays), batches)
+
+
+def _cpprb(play: Rollout) -> list[Store]:
+    """cpprb's, where it is installed; its stacks share their frames, and its arrays can be told by memory alone."""
+    try:
+        import cpprb
+    except ImportError:
+        return []
+    rows = len(play.reward)
+    seen = np.ones(
+        (rows + 1, 84, 84, STACK), np.uint8
+    )  # of a lane; there before memory is looked at
+    before = _resident()
+    buffer = cpprb.ReplayBuffer(
+        rows * LANES,
+        {"obs": {"shape": seen.shape[1:], "dtype": np.uint8}, "act": {"dtype": np.int64}, "rew": {}, "done": {}},
+        next_of="obs", stack_compress="obs",
+    )  # fmt: skip
+    for lane in range(LANES):  # its frames are shared along an episode
+        for t in range(rows + 1):
+            seen[t] = np.moveaxis(_stacked(play, t)[lane], 0, -1)
+        for t in np.flatnonzero(play.valid[:, lane]).tolist():
+            buffer.add(
+                obs=seen[t], next_obs=seen[t + 1], act=play.action[t, lane], rew=play.reward[t, lane],
+                done=play.terminated[t, lane],
+            )  # fmt: skip
+            if play.done[t, lane]:
+                buffer.on_episode_end()
+        buffer.on_episode_end()
+
+    def batches() -> None:
+        for _ in range(BATCHES):
+            buffer.sample(BATCH)
+
+    return [Store("cpprb, stack_compress", _resident() - before, batches)]
+
+
+def _resident() -> int:
+    """Bytes of this process in memory."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _stacked(play: Rollout, row: int) -> Array:
