@@ -30,6 +30,7 @@ from runners.seeding import Stream
 from runners.slots import Slot, new_slot, rows_of
 from runners.sources import Plan
 from runners.timing import Times
+from runners.worker_state import joined, of_seeds
 
 MakeSimulator = Callable[[int, int], VectorSimulator]
 """(seed, block) to that block's simulator."""
@@ -310,7 +311,7 @@ class RolloutWorker:
         seed = (c - part.start) // part.step
         return {
             "generator": block.generator.bit_generator.state,
-            "actor": _of_seeds(self.actor_states[block.b], [seed]),
+            "actor": of_seeds(self.actor_states[block.b], [seed]),
             "simulator": env.get_state() if isinstance(env, Resumable) and self.resumable else {},
         }
 
@@ -355,48 +356,3 @@ class RolloutWorker:
         """Close the simulators."""
         for block in self.blocks:
             block.env.env.close()
-
-
-def divided(state: State, blocks: Sequence[range], per_seed: int) -> list[State]:
-    """A worker's state as those of workers with these blocks each."""
-    parts = []
-    for columns in blocks:
-        part = slice(columns.start, columns.stop)
-        names = ["{}.{}".format(*divmod(column, per_seed)) for column in columns]
-        rows = {name: state[name][part] for name in ("obs", "first", "done_before")}
-        facts = {name: value[part] for name, value in state["facts"].items()}
-        own = {name: state["blocks"][name] for name in names}
-        parts.append({**state, **rows, "facts": facts, "blocks": own})
-    return parts
-
-
-def merged(states: Sequence[State]) -> State:
-    """The inverse of `divided`."""
-    rows = {
-        name: np.concatenate([state[name] for state in states])
-        for name in ("obs", "first", "done_before")
-    }
-    facts = {
-        name: np.concatenate([state["facts"][name] for state in states])
-        for name in states[0]["facts"]
-    }
-    blocks = {name: value for state in states for name, value in state["blocks"].items()}
-    return {**states[0], **rows, "facts": facts, "blocks": blocks}
-
-
-def _of_seeds(state: State, seeds: list[int]) -> State:
-    """An actor's state for the seeds at these positions; arrays have the seeds' axis first."""
-    return {
-        name: _of_seeds(value, seeds) if isinstance(value, dict) else value[seeds]
-        for name, value in state.items()
-    }
-
-
-def joined(states: Sequence[State]) -> State:
-    """An actor's states of some seeds each, as one."""
-    return {
-        name: joined([state[name] for state in states])
-        if isinstance(value, dict)
-        else np.concatenate([state[name] for state in states])
-        for name, value in states[0].items()
-    }

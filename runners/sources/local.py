@@ -74,6 +74,7 @@ class LocalSource:
         return self.worker.collect(plan, params.version, slot)
 
     def state_dict(self) -> State:
+        assert not self.pending, "the source is not at rest"
         return {
             "worker": self.worker.state_dict(),
             "published": {str(i): params_to_state(p) for i, p in enumerate(self.published)},
@@ -88,6 +89,7 @@ class LocalSource:
 
     def keep(self, seeds: Sequence[int]) -> None:
         """Go on with the seeds at these positions of the group only."""
+        assert not self.pending, "the source is not at rest"
         self.worker.keep(seeds)
         self.published = [params.keep(seeds) for params in self.published]
         self.spare = (

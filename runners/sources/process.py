@@ -34,7 +34,7 @@ from runners.sources.orders import Collect, Failed, Keep, Load, Order, Save, Tas
 from runners.sources.shared import Board, SharedBytes, chunks, nbytes
 from runners.sources.worker_process import slots_in
 from runners.timing import Times
-from runners.worker import divided, joined, merged
+from runners.worker_state import divided, joined, merged
 
 TICK = 0.5  # seconds between two looks at who hangs
 CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGABRT, signal.SIGFPE}

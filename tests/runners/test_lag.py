@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from envs.classic import ClassicControl
 from envs.cores import cores, limited
+from runners.errors import Stopped
 from runners.lag_picture import draw_lag, lag_figure
+from runners.progress import Clock
 from runners.resolve import make_config
 from runners.train import run
-from tests.agents.test_groups import config_of
+from tests.agents.test_groups import bits, config_of
 
 SMALL = {"lanes": 8, "block_size": 4, "steps": 2_048, "eval_every": 1_024, "final_episodes": 2}
 
@@ -81,3 +84,48 @@ def test_lags_that_make_no_sense(changes, words):
 def test_async_has_a_bound_of_its_own():
     config = make_config("dqn", "CartPole-v1", steps=100, async_=True)
     assert (config.max_lag, config.ahead) == (4, 4)
+
+
+# What may be begun before it is asked for.
+
+
+def following(plan):
+    """Rows and checkpoints of the plans that follow one."""
+    found = []
+    while plan.following is not None:
+        plan = plan.following
+        found.append((plan.rows, plan.checkpoint))
+    return found
+
+
+def test_nothing_is_begun_beyond_a_checkpoint_the_end_or_where_seeds_may_leave():
+    """By hand: 4 lanes, rollouts of 8 rows, 32 lane steps each; evaluations at 64, 128, ... and checkpoints
+    at 96 and 192; the end is at 200, six whole rollouts and one of two rows.
+    """
+    clock = Clock(200, 64, 96, 8, 4, ahead=3)
+    assert following(clock.plan(0)) == [(8, None), (8, 1)]  # of three, for the third ends at 96
+    assert following(clock.plan(64)) == []  # it ends there itself
+    assert following(clock.plan(96)) == [(8, None), (8, 2)]
+    assert following(clock.plan(192)) == []  # the last
+    leaving = clock._replace(seeds_leave=True)
+    assert following(leaving.plan(0)) == [(8, None)]  # up to the evaluation at 64
+    assert following(leaving.plan(64)) == []
+    assert following(clock._replace(ahead=1).plan(0)) == [(8, None)]
+    assert following(clock._replace(ahead=0).plan(0)) == []
+
+
+@pytest.mark.parametrize("calls", [3, 20])
+def test_a_thread_that_simulates_ahead_is_stopped_and_goes_on_to_the_same_bits(
+    calls, tmp_path, monkeypatch
+):
+    """The signal finds a rollout under way, which is learned from before anything is saved."""
+    config = config_of("dqn", env="MountainCar-v0", lag=1, checkpoint_every=512, **SMALL)
+    plain = run(config, [0, 1], str(tmp_path / "plain"))
+    monkeypatch.setattr(ClassicControl, "releases_gil", True)
+    asked = iter([0] * calls + [2] * 10)
+    with pytest.raises(Stopped, match="saved at lane step"):
+        run(config, [0, 1], str(tmp_path / "ahead"), stop_asked=lambda: next(asked))
+    assert next(asked) == 2
+    resumed = run(config, [0, 1], str(tmp_path / "ahead"))
+    for seed in (0, 1):
+        assert bits(resumed, seed) == bits(plain, seed)
