@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
-import os
 import signal
-import sys
 import traceback
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
@@ -21,6 +18,7 @@ from runners.faults import fault_point
 from runners.slots import Slot
 from runners.sources.orders import Answer, Collect, Collected, Failed, Keep, Load, Order, Save, Task
 from runners.timing import BESIDE
+from runners.with_parent import end_with_parent
 from runners.worker import RolloutWorker
 
 if TYPE_CHECKING:
@@ -30,7 +28,8 @@ if TYPE_CHECKING:
 def main(pipe: Connection[Answer, Order], task: Task) -> None:
     """Serve until the pipe is closed at its other end."""
     _leave_signals_to_parent()
-    _end_with_parent()
+    if (learner := multiprocessing.parent_process()) is not None and learner.pid is not None:
+        end_with_parent(learner.pid)
     faults.in_worker(task.index, task.life)
     try:
         fault_point("worker.start")
@@ -64,18 +63,6 @@ def _last_words(pipe: Connection[Answer, Order], failed: Failed) -> None:
         pipe.send(failed)
     except ConnectionError:
         return  # nobody listens any more
-
-
-def _end_with_parent() -> None:
-    """Be killed when the learner's process dies, even while hanging or stopped (Linux).
-
-    Elsewhere a worker notices at its next answer.
-    """
-    parent = multiprocessing.parent_process()
-    if sys.platform == "linux" and parent is not None:
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent.pid:  # it died just before
-            os._exit(1)
 
 
 class _Server:
