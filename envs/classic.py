@@ -23,9 +23,10 @@ from gymnasium.envs.classic_control import (
 from gymnasium.utils import seeding
 
 from envs import native
-from envs.contract import Array, UnsupportedEnv, VectorSimulator
+from envs.contract import Array, VectorSimulator
 from envs.kernel import inlined, kernel
 from envs.options import reject_unknown
+from envs.parameters import checked, parameters
 from envs.simulator import Simulator
 
 scalar, time_limit = native.scalar, native.time_limit
@@ -48,16 +49,12 @@ def make(
         return native.make(env_id, num_envs, seed, backend, options)
     task = TASKS[env_id]
     reject_unknown(env_id, options, {*task.options, "max_episode_steps"})
-    given = {
-        name: _number(env_id, name, options.get(name, task.options[name])) for name in task.options
-    }
-    return ClassicControl(task, num_envs, seed, tuple(given.values()), time_limit(env_id, options))
-
-
-def _number(env_id: str, option: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise UnsupportedEnv(f"{env_id}: option {option}: got {value!r}, takes a number")
-    return float(value)
+    positive = parameters(env_id).positive
+    given = tuple(
+        checked(env_id, name, options.get(name, usual), name in positive)
+        for name, usual in task.options.items()
+    )
+    return ClassicControl(task, num_envs, seed, given, time_limit(env_id, options))
 
 
 class Task(NamedTuple):
@@ -221,20 +218,21 @@ def _step_acrobot(
 @kernel()
 def _step_mountain_car(
     state: Array, elapsed: Array, done: Array, actions: Array, square: float,  # noqa: ARG001
-    goal_velocity: float, obs: Array, reward: Array, terminated: Array,
+    goal_velocity: float, goal_position: float, force: float, gravity: float,
+    obs: Array, reward: Array, terminated: Array,
 ) -> None:  # fmt: skip
     for i in range(done.size):
         if done[i]:
             continue
         position, velocity = state[i, 0], state[i, 1]
-        velocity += (actions[i] - 1) * 0.001 + math.cos(3 * position) * -0.0025
+        velocity += (actions[i] - 1) * force + math.cos(3 * position) * -gravity
         velocity = min(max(velocity, -0.07), 0.07)
         position = min(max(position + velocity, -1.2), 0.6)
         if position == -1.2 and velocity < 0:
             velocity = 0.0
         state[i, 0], state[i, 1] = position, velocity
         obs[i, 0], obs[i, 1] = position, velocity
-        terminated[i] = position >= 0.5 and velocity >= goal_velocity
+        terminated[i] = position >= goal_position and velocity >= goal_velocity
         reward[i] = -1.0
         elapsed[i] += 1
 
@@ -242,7 +240,8 @@ def _step_mountain_car(
 @kernel()
 def _step_continuous_car(
     state: Array, elapsed: Array, done: Array, actions: Array, square: float,
-    goal_velocity: float, obs: Array, reward: Array, terminated: Array,
+    goal_velocity: float, goal_position: float, power: float,
+    obs: Array, reward: Array, terminated: Array,
 ) -> None:  # fmt: skip
     """Gymnasium keeps the state as float32, but for the one that a reset draws."""
     single = np.float32
@@ -252,19 +251,19 @@ def _step_continuous_car(
         velocity, force = single(state[i, 1]), actions[i, 0]
         if elapsed[i] == 0:
             slope = single(0.0025 * math.cos(3 * state[i, 0]))
-            velocity += force * single(0.0015) - slope
+            velocity += force * single(power) - slope
             position = single(state[i, 0] + velocity)
         else:
             position = single(state[i, 0])
             slope = single(0.0025 * math.cos(np.float64(single(3) * position)))
-            velocity += force * single(0.0015) - slope
+            velocity += force * single(power) - slope
             velocity = min(max(velocity, single(-0.07)), single(0.07))
             position = min(max(position + velocity, single(-1.2)), single(0.6))
         if position == single(-1.2) and velocity < 0:
             velocity = single(0)
         state[i, 0], state[i, 1] = position, velocity
         obs[i, 0], obs[i, 1] = position, velocity
-        terminated[i] = position >= single(0.45) and velocity >= single(goal_velocity)
+        terminated[i] = position >= single(goal_position) and velocity >= single(goal_velocity)
         effort = math.pow(np.float64(force), square) * 0.1
         reward[i] = (100.0 if terminated[i] else 0.0) - effort
         elapsed[i] += 1
@@ -273,7 +272,7 @@ def _step_continuous_car(
 @kernel()
 def _step_pendulum(
     state: Array, elapsed: Array, done: Array, actions: Array, square: float,
-    g: float, obs: Array, reward: Array, terminated: Array,  # noqa: ARG001
+    g: float, m: float, l: float, obs: Array, reward: Array, terminated: Array,  # noqa: ARG001
 ) -> None:  # fmt: skip
     single, dt = np.float32, 0.05
     for i in range(done.size):
@@ -283,7 +282,8 @@ def _step_pendulum(
         angle = (theta + math.pi) % (2 * math.pi) - math.pi
         effort = single(0.001) * math.pow(torque, single(square))
         reward[i] = -(math.pow(angle, square) + 0.1 * math.pow(speed, square) + effort)
-        speed += (3 * g / 2.0 * math.sin(theta) + single(3.0) * torque) * dt
+        pull = 3 * g / (2 * l) * math.sin(theta)
+        speed += (pull + single(3.0 / (m * math.pow(l, square))) * torque) * dt
         speed = min(max(speed, -8.0), 8.0)
         theta += speed * dt
         state[i, 0], state[i, 1] = theta, speed
@@ -324,16 +324,24 @@ def _observe_pendulum(first: Array) -> Array:
 TASKS = {
     "Acrobot-v1": Task(AcrobotEnv, {}, _draw_acrobot, _observe_acrobot, _step_acrobot),
     "MountainCar-v0": Task(
-        MountainCarEnv, {"goal_velocity": 0.0}, _draw_car, _observe_car, _step_mountain_car
+        MountainCarEnv,
+        {"goal_velocity": 0.0, "goal_position": 0.5, "force": 0.001, "gravity": 0.0025},
+        _draw_car,
+        _observe_car,
+        _step_mountain_car,
     ),
     "MountainCarContinuous-v0": Task(
         Continuous_MountainCarEnv,
-        {"goal_velocity": 0.0},
+        {"goal_velocity": 0.0, "goal_position": 0.45, "power": 0.0015},
         _draw_car,
         _observe_car,
         _step_continuous_car,
     ),
     "Pendulum-v1": Task(
-        PendulumEnv, {"g": 10.0}, _draw_pendulum, _observe_pendulum, _step_pendulum
+        PendulumEnv,
+        {"g": 10.0, "m": 1.0, "l": 1.0},
+        _draw_pendulum,
+        _observe_pendulum,
+        _step_pendulum,
     ),
 }

@@ -24,6 +24,7 @@ from envs.lane_processes import LaneProcesses
 from envs.mujoco_setup import no_deprecations
 from envs.options import reject_unknown
 from envs.packages import install_line
+from envs.parameters import parameters, take
 from envs.resume import FreshWorld, resumable
 from envs.spaces import usable
 
@@ -97,10 +98,13 @@ def _scalar(
     if spec.entry_point is None:
         raise UnsupportedEnv(f"{env_id} has a vector class alone: nothing simulates a single lane")
     with _one_line(spec, options), no_deprecations():
+        values = take(env_id, options)
         _check_options(spec, spec.entry_point, options)
         if options.get("max_episode_steps") == 0:
             options["max_episode_steps"] = -1  # Gymnasium's word for never
         env = gymnasium.make(spec, disable_env_checker=True, **options)
+        if values:
+            parameters(env_id).set(env.unwrapped, values)
         env = dress(env) if dress else env
     if type(env.unwrapped).__module__ == "gymnasium.envs.box2d.bipedal_walker":
         env = FreshWorld(env)
@@ -138,12 +142,16 @@ def _vector(
     """Gymnasium's vector environment behind a backend."""
     if backend == "native":
         with _one_line(spec, options):
+            values = take(spec.id, options)
             _check_options(spec, spec.vector_entry_point, options)
             if options.get("max_episode_steps") == 0:
                 options["max_episode_steps"] = NO_LIMIT
-            return gymnasium.make_vec(
+            env = gymnasium.make_vec(
                 copy.copy(spec), num_envs, vectorization_mode="vector_entry_point", **options
             )
+            if values:
+                parameters(spec.id).set(env.unwrapped, values)
+            return env
     if backend == "sync":
         return SyncVectorEnv([partial(_lane, spec, i, options, dress) for i in range(num_envs)])
     lanes = [partial(_process_lane, spec, i, options, dress) for i in range(num_envs)]
@@ -205,11 +213,12 @@ def _other_way(env_id: str) -> str:
 def _check_options(spec: EnvSpec, entry_point: Any, options: Mapping[str, Any]) -> None:
     """Refuse options that the class behind ``entry_point`` does not take."""
     creator = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
-    parameters = inspect.signature(creator).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+    arguments = inspect.signature(creator).parameters.values()
+    if any(argument.kind is argument.VAR_KEYWORD for argument in arguments):
         return
-    names = {parameter.name for parameter in parameters} - {"num_envs"}
-    reject_unknown(spec.id, options, names | {"max_episode_steps"})
+    names = {argument.name for argument in arguments} - {"num_envs"}
+    names |= {"max_episode_steps", *parameters(spec.id).names}
+    reject_unknown(spec.id, options, names)
 
 
 def _starts(env: gymnasium.Env[Any, Any]) -> tuple[int, int]:

@@ -24,6 +24,7 @@ from envs import mujoco_setup, native, offscreen, physics_arms, physics_envpool,
 from envs.contract import Array, UnsupportedEnv, VectorSimulator
 from envs.cores import cores
 from envs.options import reject_unknown, whole
+from envs.parameters import MUJOCO, set_model, take
 from envs.physics_task import Step, Task, make_task, option_names
 from envs.simulator import Simulator
 
@@ -70,7 +71,8 @@ def make(
     """A vector environment of one of `TASKS`.
 
     Its options are the task's fields and ``max_episode_steps``; of batched and envpool also ``threads``,
-    which changes no result; of sync and async all others that Gymnasium's class takes.
+    which changes no result; of sync and async all others that Gymnasium's class takes. All but
+    envpool take the `parameters` of MuJoCo.
 
     Raises:
         UnsupportedEnv: an option is unknown, of a wrong kind or not for this backend, or a package
@@ -88,6 +90,7 @@ def make(
     mujoco = mujoco_setup.mujoco_module(env_id)
     with mujoco_setup.no_deprecations():
         model = mujoco.MjModel.from_xml_path(str(ASSETS / task.xml))
+    set_model(model, take(env_id, dict(options)))
     return PhysicsEnv(env_id, mujoco, model, task, num_envs, seed, limit, threads)
 
 
@@ -124,6 +127,8 @@ def _task(env_id: str, backend: str, options: Mapping[str, Any]) -> Task:
     """The task that these options describe; refuses names that ``backend`` does not take."""
     kind = TASKS[env_id]
     names = [*option_names(kind), "max_episode_steps"]
+    if backend != "envpool":
+        names += MUJOCO.names
     if backend in native.BACKENDS:
         names += GYMNASIUM_ONLY
     else:

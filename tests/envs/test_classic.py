@@ -21,9 +21,17 @@ CASES = [  # options, and whether episodes end at the goal and at the time limit
     ("MountainCar-v0", {"goal_velocity": 0.03}, True, True),
     ("MountainCar-v0", {"goal_velocity": 1.0, "max_episode_steps": 0}, False, False),
     ("MountainCar-v0", {"max_episode_steps": 160}, True, True),
+    (
+        "MountainCar-v0",
+        {"gravity": 0.002, "force": 0.0015, "goal_position": 0.4, "max_episode_steps": 105},
+        True,
+        True,
+    ),
+    ("MountainCarContinuous-v0", {"power": 0.002, "goal_position": 0.3}, True, False),
     ("MountainCarContinuous-v0", {}, True, False),
     ("MountainCarContinuous-v0", {"goal_velocity": 0.03, "max_episode_steps": 150}, True, True),
     ("Pendulum-v1", {}, False, True),
+    ("Pendulum-v1", {"g": 3.7, "m": 0.7, "l": 1.3}, False, True),
     ("Pendulum-v1", {"g": 9.81, "max_episode_steps": 7}, False, True),
 ]
 ANGLES = np.random.default_rng(0).uniform(-40, 40, 10_000)

@@ -77,8 +77,8 @@ def test_resolve_backend(env_id, backend, resolved):
         (
             "CartPole-v1",
             {"zzz": 1},
-            "CartPole-v1 has no option 'zzz'; its options are max_episode_steps, render_mode, "
-            "sutton_barto_reward",
+            "CartPole-v1 has no option 'zzz'; its options are force_mag, gravity, length, masscart, "
+            "masspole, max_episode_steps, render_mode, sutton_barto_reward, tau",
         ),
         ("Garnet-v0", {"backend": "sync"}, "Garnet-v0 has no backend 'sync'; it has tabular"),
         (
