@@ -34,6 +34,7 @@ class Purpose(IntEnum):
     FINAL = 2
     BEST = 3
     COMMAND = 4
+    SIMULATION = 5
 
 
 class Evaluator:

@@ -5,11 +5,14 @@ Every place where a process may die has its `fault_point`.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+import socket
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -104,6 +107,38 @@ def replace(path: Path, data: bytes, point: str) -> Stamp:
     fault_point(f"{point}.renamed")
     sync_folder(path.parent)
     return stamp
+
+
+@contextlib.contextmanager
+def locked(path: Path, what: str) -> Iterator[None]:
+    """Be the only process that holds a lock file; the kernel frees a dead process's lock.
+
+    Raises:
+        BadInput: another process has it: ``what`` is done by it.
+        DiskFault: there can be no such file.
+    """
+    with disk(path):
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            who = _holder(handle)
+            raise BadInput(f"{what} by {who}; wait for it or stop it") from None
+        with disk(path):
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, dump({"pid": os.getpid(), "host": socket.gethostname()}), 0)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _holder(handle: int) -> str:
+    try:
+        owner = json.loads(os.pread(handle, 4096, 0))
+        return f"process {owner['pid']} on {owner['host']}"
+    except (ValueError, KeyError, TypeError):
+        return "another process"
 
 
 # -- JSON lines ----------------------------------------------------------------------------------

@@ -79,6 +79,7 @@ class Running(NamedTuple):
     job: Job
     seconds: float  # of all attempts so far
     attempt: int  # from 1 on
+    pid: int = 0
 
 
 class Event(NamedTuple):
@@ -124,6 +125,10 @@ class _Attempt:
     @property
     def seconds(self) -> float:
         return self.before + time.monotonic() - self.began
+
+    def shown(self) -> Running:
+        pid = self.process.pid if self.process else 0
+        return Running(self.job, self.seconds, self.number, pid)
 
 
 @dataclass
@@ -234,8 +239,7 @@ class Supervisor:
             self.watcher.event(Event("started", attempt.job, attempt.number))
         if time.monotonic() >= self._tick_at:
             self._tick_at = time.monotonic() + TICK_SECONDS
-            running = [Running(one.job, one.seconds, one.number) for one in self._running]
-            self.watcher.tick(running, len(self._waiting))
+            self.watcher.tick([one.shown() for one in self._running], len(self._waiting))
 
     def _start(self, attempt: _Attempt) -> None:
         path = self._log(attempt.job)

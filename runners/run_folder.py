@@ -11,11 +11,8 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 import re
-import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -210,30 +207,11 @@ class RunFolder:
             BadInput: another process has it, or another group has one of the seeds.
         """
         new = group not in self.groups()
-        path = self.group(group) / "lock"
-        with disk(path):
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise BadInput(self._busy(group, handle)) from None
+        what = f"{self.path}: seeds {group} are being trained"
+        with files.locked(self.group(group) / "lock", what):
             # Looked up after our own folder is there: of two processes at least one sees the other.
             self._check_overlap(group, new)
-            with disk(path):
-                os.ftruncate(handle, 0)
-                os.pwrite(handle, files.dump({"pid": os.getpid(), "host": socket.gethostname()}), 0)
             yield
-        finally:
-            os.close(handle)
-
-    def _busy(self, group: Group, handle: int) -> str:
-        try:
-            owner = json.loads(os.pread(handle, 4096, 0))
-            who = f"process {owner['pid']} on {owner['host']}"
-        except (ValueError, KeyError, TypeError):
-            who = "another process"
-        return f"{self.path}: seeds {group} are being trained by {who}; wait for it or stop it"
 
     def _check_overlap(self, group: Group, new: bool) -> None:
         for other in self.groups():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,8 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from runners import train
+from runners.config import run_name, to_json
 from runners.errors import BadInput, DiskFault, Stopped
 from runners.jobs import Job, Supervisor, read_tail, run_jobs
+from runners.jobs_panel import trained_share
+from runners.resolve import make_config
+from runners.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
 FAST = {"grace": 0.5}
@@ -148,6 +154,45 @@ def test_a_job_killed_from_outside_is_begun_again(tmp_path):
     (outcome,) = run_jobs([job("j", code)], logs=tmp_path, watcher=Seen(kill))
     assert killed
     assert (outcome.status, outcome.attempts) == ("done", 2)
+
+
+def test_a_run_that_is_killed_ends_as_one_that_is_not(tmp_path):
+    """``kill -9`` of a training run under way: the next attempt goes on to the same result."""
+    config = make_config(
+        "pqn", "CartPole-v1", steps=16_000, lanes=16, eval_every=2_000, eval_episodes=5,
+        final_episodes=5,
+    )  # fmt: skip
+    whole = train.run(config, [3], tmp_path / "whole")
+    file, run = tmp_path / "config.json", tmp_path / "killed" / run_name(config)
+    file.write_text(json.dumps(to_json(config)))
+    killed = []
+
+    def kill(running):
+        if not killed and trained_share(run, [3], config.steps) > 0.3:
+            killed.append(running[0].pid)
+            os.kill(running[0].pid, signal.SIGKILL)
+
+    argv = [
+        sys.executable,
+        "-m",
+        "runners.train",
+        "--config",
+        str(file),
+        "--seed",
+        "3",
+        "--seeds",
+        "1",
+    ]
+    (outcome,) = run_jobs(
+        [Job("train", [*argv, "--out", str(tmp_path / "killed")])],
+        logs=tmp_path / "logs", watcher=Seen(kill),
+    )  # fmt: skip
+    assert killed
+    assert (outcome.status, outcome.attempts) == ("done", 2)
+    assert outcome.tail.splitlines()[-1] == str(run)
+    assert trained_share(run, [3], config.steps) == 1
+    for name in ("final_return", "best_return", "env_steps", "updates"):
+        assert RunFolder(run).summary()[name] == whole.summary()[name]
 
 
 def test_no_retries_where_none_are_wanted(tmp_path):
