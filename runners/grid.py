@@ -111,7 +111,10 @@ def _range(what: str, text: str, found: re.Match[str]) -> Values:
     if found["log"] and low <= 0:
         raise BadInput(f"{what}: got {text}, takes numbers above 0 where they have logarithms")
     space = np.geomspace if found["log"] else np.linspace
-    values = [float(f"{value:.12g}") for value in space(low, high, int(found["count"]))]
+    inner = space(low, high, int(found["count"]))[1:-1]
+    # as many digits as a person wants to read, where those tell them apart
+    short = [low, *(float(f"{value:.6g}") for value in inner), high]
+    values = short if len({*short}) == len(short) else [low, *inner.tolist(), high]
     # 100..500:5 are whole numbers; 1.0..3.0:3 are not
     whole = {found["low"], found["high"]} <= {str(int(low)), str(int(high))}
     if whole and all(value.is_integer() for value in values):

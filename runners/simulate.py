@@ -109,7 +109,7 @@ def _play_missing(
     from runners import files
     from runners.jobs import Supervisor
     from runners.jobs_panel import JobsPanel
-    from runners.simulation import error_path
+    from runners.simulation import error_path, round_path
 
     with disk(folder):
         files.replace(folder / "plan.json", files.dump(plan.to_json(), indent=2), "plan")
@@ -120,7 +120,7 @@ def _play_missing(
 
     def share(job: Job) -> float:
         units = work[job.name]
-        return 1.0 - len(_missing(units, folder)) / len(units)
+        return sum(round_path(folder, unit).exists() for unit in units) / len(units)
 
     def job_of(units: list[Unit]) -> Job:
         job = _job(folder, plan, units)
@@ -194,21 +194,30 @@ def _cell(
 
 
 def cell_table(plan: Plan, cells: Sequence[Cell]) -> Table:
-    """A row a cell; a line between settings where there are several policies."""
+    """A row a cell; of several policies the names, and a line between settings."""
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.ROUNDED)
     for name in plan.parameters:
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("policy")
+    several = len(plan.players) > 1
+    if several:
+        table.add_column("policy")
     for name in ("mean return", "95 %", "difference", "95 %", "length", "steps/s"):
         table.add_column(name, justify="right", no_wrap=True)
     for index, cell in enumerate(cells):
-        if len(plan.players) > 1 and index and not index % len(plan.players):
+        if several and index and not index % len(plan.players):
             table.add_section()
-        table.add_row(*map(written, cell.setting.values()), cell.policy, *_texts(cell))
+        names = [cell.policy] * several
+        table.add_row(*map(written, cell.setting.values()), *names, *_texts(cell))
     return table
+
+
+def title_of(plan: Plan) -> str:
+    """What the table is of."""
+    count = f"{plan.episodes:,} episode{'s' * (plan.episodes != 1)} each"
+    return ", ".join([plan.env, *(player.name for player in plan.players), count])
 
 
 def _texts(cell: Cell) -> list[str]:
@@ -368,10 +377,8 @@ def main(argv: Sequence[str]) -> int:
     folder = Path(asked.out) / plan.folder_name
     write(plan, cells, folder)
     if not asked.quiet:
-        plural = "s" * (plan.episodes != 1)
-        title = f"{plan.env}, {plan.episodes:,} episode{plural} each"
         lines = [*lines_of(plan, cells), *trained_otherwise(plan)]
-        print_table(title, cell_table(plan, cells), lines)
+        print_table(title_of(plan), cell_table(plan, cells), lines)
     sys.stdout.write(f"{folder}\n")
     sys.stdout.flush()
     if failed := [cell for cell in cells if cell.error]:

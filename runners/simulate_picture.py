@@ -107,7 +107,7 @@ def _draw_panel(axes: Axes, plan: Plan, along: str, cells: Sequence[Cell]) -> No
 
 def _is_geometric(values: Sequence[Any]) -> bool:
     """Whether a logarithmic axis shows them better: three or more, above 0, each the same multiple."""
-    if len(values) < 3 or min(values) <= 0 or max(values) / min(values) < 10:
+    if len(values) < 3 or min(values) <= 0 or max(values) / min(values) < 5:
         return False
     ratios = [math.log(b / a) for a, b in itertools.pairwise(values)]
     return max(ratios) - min(ratios) < 0.1 * abs(max(ratios))

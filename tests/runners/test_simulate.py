@@ -289,7 +289,7 @@ def test_the_command_prints_a_table_and_leaves_files(tmp_path, capsys, cartpole,
     assert main(argv) == 0
     out, err = capsys.readouterr()
     lines = out.splitlines()
-    assert lines[0] == "CartPole-v1, 10 episodes each"
+    assert lines[0] == f"CartPole-v1, random, {cartpole.name}, 10 episodes each"
     assert "difference: beside gravity=5, length=0.5, the same policy" in lines
     folder = Path(lines[-1])
     assert err.splitlines()[0] == "simulate CartPole-v1"

@@ -101,6 +101,22 @@ def test_a_trained_policy_acts(cartpole):
     assert play(plan, {}, 0, policy)[:3] == trained[:3]  # it has forgotten the first time
 
 
+def test_a_policy_forgets_before_a_round_and_is_told_when_it_begins():
+    seen = []
+
+    class Policy:
+        def reset(self):
+            seen.append("reset")
+
+        def __call__(self, obs, first, mask):
+            seen.append(first.tolist())
+            return np.zeros(3, np.int64)
+
+    plan = plan_of((), lanes=3, episodes=3)
+    steps = max(play(plan, {}, 0, Policy()).lengths)
+    assert seen == ["reset", [True] * 3, *[[False] * 3] * (steps - 1)]
+
+
 # -- Random actions ------------------------------------------------------------------------------
 
 
