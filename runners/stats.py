@@ -1,13 +1,19 @@
-"""Means of a few seeds and how far they can be trusted: Student's t, and a bootstrap where t knows none.
+"""Means of a few seeds and how far they can be trusted; the scores of an agent over many tasks.
 
-Five seeds are few, so the normal quantile 1.96 would promise too much: t says 2.78. The bootstrap
+Five seeds are few, so the normal quantile 1.96 would promise too much: t says 2.78. A bootstrap
 makes no such allowance: its intervals are too narrow for few seeds, as `bootstrap_interval` says.
+
+What agents are compared by is built on this: `runners.bootstrap` (intervals of what has no t),
+`runners.permutation` (tests that trust no distribution), `runners.sequential` (when to stop),
+`runners.learning_speed` (areas, times to a threshold); `runners.calibration` measures how far all of
+them keep their word.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +21,11 @@ from numpy.typing import NDArray
 
 Numbers = Sequence[float] | NDArray[np.floating]
 Floats = NDArray[np.float64]
+Scores = Mapping[str, Numbers]
+"""Of one agent: task -> scores, one a seed. Tasks may have different numbers of seeds."""
+
+FEW_SEEDS = 5
+"""Fewer than so many a task, and no interval can be relied on."""
 
 
 class Interval(NamedTuple):
@@ -138,13 +149,191 @@ def bootstrap_interval(
     """
     values = np.asarray(x, np.float64)
     n = len(values)
-    if not 0 < level < 1:
-        raise ValueError(f"level: got {level}, takes a number between 0 and 1")
+    check_level(level)
     if n < 2 or np.isnan(values).any():
         return Interval(math.nan, math.nan)
     drawn = statistic(values[generator.integers(0, n, (resamples, n))])
     lo, hi = np.percentile(drawn, [50 * (1 - level), 50 * (1 + level)])
     return Interval(float(lo), float(hi))
+
+
+# -- Scores of many tasks --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The scores of one agent end to end, task after task: N runs of T tasks."""
+
+    tasks: tuple[str, ...]
+    sizes: NDArray[np.intp]  # [T] seeds of each task
+    values: Floats  # [N]
+
+    @property
+    def starts(self) -> NDArray[np.intp]:
+        """[T]: where each task's scores begin."""
+        return np.cumsum(self.sizes) - self.sizes
+
+
+def runs_of(scores: Scores) -> Runs:
+    """The scores of one agent, checked.
+
+    Raises:
+        ValueError: there is no task, a task has fewer than two seeds, or a score is NaN or infinite:
+            it would be every figure of every task.
+    """
+    if not scores:
+        raise ValueError("scores: got no task, takes at least one")
+    columns = {task: np.asarray(values, np.float64) for task, values in scores.items()}
+    for task, values in columns.items():
+        if values.ndim != 1:
+            raise ValueError(f"scores of {task}: got the shape {values.shape}, takes one a seed")
+        if len(values) < 2:
+            raise ValueError(f"scores of {task}: got {len(values)} seeds, takes at least 2")
+        for i in np.flatnonzero(~np.isfinite(values))[:1]:
+            raise ValueError(f"scores of {task}: got {values[i]} at seed index {i}, takes numbers")
+    sizes = np.array([len(values) for values in columns.values()])
+    return Runs(tuple(columns), sizes, np.concatenate(list(columns.values())))
+
+
+def both_runs(a: Scores, b: Scores, paired: bool) -> tuple[Runs, Runs]:
+    """The scores of two agents on the same tasks, in the order of ``a``; pairs are of one seed.
+
+    Raises:
+        ValueError: as `runs_of`; the tasks differ; ``paired`` and the numbers of seeds differ.
+    """
+    for task in a.keys() ^ b.keys():
+        raise ValueError(f"scores of {task}: got them of one agent only, takes the same tasks")
+    first, second = runs_of(a), runs_of({task: b[task] for task in a})
+    if paired and not np.array_equal(first.sizes, second.sizes):
+        i = int(np.flatnonzero(first.sizes != second.sizes)[0])
+        got = f"{first.sizes[i]} and {second.sizes[i]} seeds"
+        raise ValueError(f"pairs of {first.tasks[i]}: got {got}, takes as many of both")
+    return first, second
+
+
+def few_seeds(scores: Scores) -> str | None:
+    """What to tell the user of tasks with fewer seeds than intervals need; None if all have enough."""
+    few = [task for task, values in scores.items() if len(values) < FEW_SEEDS]
+    if not few:
+        return None
+    least = min(len(scores[task]) for task in few)
+    where = few[0] if len(few) == 1 else f"{len(few)} of {len(scores)} tasks"
+    return f"{where}: {least} seeds, and intervals of fewer than {FEW_SEEDS} cannot be relied on"
+
+
+Aggregate = Callable[[Floats, NDArray[np.intp]], Floats]
+"""[...] of the scores [..., N] of T tasks end to end and their numbers of seeds [T]."""
+
+
+def task_means(x: Floats, sizes: NDArray[np.intp]) -> Floats:
+    """[..., T] of [..., N]: the mean of each task's scores."""
+    means: Floats = np.add.reduceat(x, np.cumsum(sizes) - sizes, axis=-1) / sizes
+    return means
+
+
+def pooled_iqm(x: Floats, _sizes: NDArray[np.intp]) -> Floats:
+    """The interquartile mean of the runs of all tasks together; a task with more seeds counts more."""
+    return interquartile_mean(x)
+
+
+def mean_of_tasks(x: Floats, sizes: NDArray[np.intp]) -> Floats:
+    """The mean of the tasks' means."""
+    means: Floats = task_means(x, sizes).mean(axis=-1)
+    return means
+
+
+def median_of_tasks(x: Floats, sizes: NDArray[np.intp]) -> Floats:
+    """The median of the tasks' means: blind to what happens on almost half of the tasks."""
+    medians: Floats = np.median(task_means(x, sizes), axis=-1)
+    return medians
+
+
+def optimality_gap(x: Floats, sizes: NDArray[np.intp]) -> Floats:
+    """How much is missing to a score of 1, more than which counts for nothing; 0 is best."""
+    return 1 - mean_of_tasks(np.minimum(x, 1.0), sizes)
+
+
+AGGREGATES: Mapping[str, Aggregate] = {
+    "IQM": pooled_iqm,
+    "median": median_of_tasks,
+    "mean": mean_of_tasks,
+    "optimality gap": optimality_gap,
+}
+"""Figures over tasks and seeds of normalised scores: Agarwal et al. 2021, arXiv:2108.13264, 4.3."""
+
+
+class Spread(NamedTuple):
+    """The standard error of a mean of task means, and how well it is known."""
+
+    error: float
+    degrees: float  # of freedom
+
+
+def spread(values: Floats, sizes: NDArray[np.intp]) -> Spread:
+    """Of the mean over T tasks of the tasks' means: √(Σ v_t) / T with v_t = s_t² / K_t.
+
+    Its degrees of freedom are (Σ v_t)² / Σ v_t² / (K_t - 1): a task without any spread adds none. Of
+    one task they are Student's K - 1.
+
+    Source: Satterthwaite 1946, "An approximate distribution of estimates of variance components".
+    """
+    columns = np.split(values, np.cumsum(sizes)[:-1])
+    v = np.array([_standard_error(x) ** 2 for x in columns])
+    if not v.any():
+        return Spread(0.0, float(np.sum(sizes - 1)))
+    return Spread(math.sqrt(v.sum()) / len(v), float(v.sum() ** 2 / np.sum(v**2 / (sizes - 1))))
+
+
+def mean_difference(a: Scores, b: Scores, level: float = 0.95) -> Difference:
+    """The mean over tasks of the mean of a - b over the seeds, and its t interval.
+
+    `paired_difference` of several tasks: with `spread`'s error and degrees of freedom.
+
+    Raises:
+        ValueError: as `both_runs` of pairs.
+    """
+    check_level(level)
+    first, second = both_runs(a, b, paired=True)
+    differences = first.values - second.values
+    error, degrees = spread(differences, first.sizes)
+    middle = float(mean_of_tasks(differences, first.sizes))
+    half = t_quantile((1 + level) / 2, degrees) * error
+    return Difference(middle, Interval(middle - half, middle + half))
+
+
+def more_seeds(
+    effect: float, error: float, seeds: int, level: float = 0.95, power: float = 0.8
+) -> int | None:
+    """How many more seeds a task would decide, if the effect is as large as it looks now.
+
+    The least m with which Student's t of ``seeds + m`` seeds, noncentral by effect / error ·
+    √((seeds + m) / seeds), is beyond its quantile in a share ``power`` of all repetitions. The effect
+    seen is a guess, and of a few seeds a poor one: so is this.
+
+    Args:
+        effect: the difference that was found.
+        error: its standard error at ``seeds`` seeds.
+        seeds: of each task, those that the error is of; at least 2.
+        level: 1 - the error that a decision may have.
+        power: the share of repetitions that would decide.
+
+    Returns:
+        0 if as many would do; None if `MANY_SEEDS` more would not.
+
+    Source: Cohen 1988, "Statistical power analysis for the behavioral sciences", chapter 2.
+    """
+    if not error > 0:
+        return 0 if effect else None
+    from scipy.special import nctdtr, stdtrit
+
+    n = seeds + np.arange(MANY_SEEDS + 1)
+    shift = abs(effect) / error * np.sqrt(n / seeds)
+    enough = nctdtr(n - 1, shift, stdtrit(n - 1, (1 + level) / 2)) <= 1 - power
+    return int(np.argmax(enough)) if enough.any() else None
+
+
+MANY_SEEDS = 1_000
+"""More than so many more seeds are as good as none that would decide."""
 
 
 def _standard_error(x: Numbers) -> float:
@@ -155,11 +344,19 @@ def _standard_error(x: Numbers) -> float:
 
 
 def _quantile(share: float, n: int) -> float:
-    if not 0 < share < 1:
-        raise ValueError(f"level: got {share}, takes a number between 0 and 1")
-    if n < 2:
-        return math.nan
+    check_level(share)
+    return t_quantile(share, n - 1) if n > 1 else math.nan
+
+
+def t_quantile(share: float, degrees: float) -> float:
+    """What Student's t with so many degrees of freedom is below in this share of all cases."""
     # not scipy.stats, which takes half a second to import
     from scipy.special import stdtrit
 
-    return float(stdtrit(n - 1, share))
+    return float(stdtrit(degrees, share))
+
+
+def check_level(level: float) -> None:
+    """Raise ValueError unless the level is a share between 0 and 1."""
+    if not 0 < level < 1:
+        raise ValueError(f"level: got {level}, takes a number between 0 and 1")

@@ -64,6 +64,24 @@ MUTANTS = {
 }  # fmt: skip
 
 MORE = {
+    "what earlier looks spent is spent again": Mutant(
+        "runners/sequential.py", " - int(np.count_nonzero(~alive))", "",
+        "tests/runners/test_sequential.py::test_of_all_signs_a_share_of_alpha_stops",
+    ),
+    "a run that never reached the threshold is one that did at its end": Mutant(
+        "runners/learning_speed.py", "run.reached and run.at <= budget", "run.at <= budget",
+        "tests/runners/test_learning_speed.py::test_times_by_hand",
+    ),
+    "seeds are drawn from all tasks": Mutant(
+        "runners/bootstrap.py", "generator.integers(starts, ends, (some, len(starts)))",
+        "generator.integers(0, len(starts), (some, len(starts)))",
+        "tests/runners/test_bootstrap.py::test_seeds_are_drawn_within_their_task",
+    ),
+    "a tie counts for neither": Mutant(
+        "runners/improvement.py", "0.5 * (np.sign(x[:, None] - y) + 1)",
+        "(x[:, None] > y).astype(np.float64)",
+        "tests/runners/test_improvement.py::test_a_probability_by_hand",
+    ),
     "an overwritten row gets a priority": Mutant(
         ROWS, "sampled[k, b] % ring if sampled[k, b] >= oldest else -1", "sampled[k, b] % ring",
         f"{PRIORITIZED}::test_new_rows_have_the_largest_priority_and_rows_that_are_gone_are_left_alone",

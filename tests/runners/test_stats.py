@@ -9,10 +9,13 @@ from hypothesis import strategies as st
 from scipy import stats as reference
 
 from runners.stats import (
+    MANY_SEEDS,
     bootstrap_interval,
     interquartile_mean,
     lower_bound,
     mean,
+    mean_difference,
+    more_seeds,
     paired_difference,
     prediction_interval,
     surely_at_least,
@@ -211,3 +214,72 @@ def test_a_bootstrap_of_what_says_nothing_is_nan(x):
         math.isnan(end)
         for end in bootstrap_interval(x, interquartile_mean, np.random.default_rng(0))
     )
+
+
+# -- Several tasks, and more seeds -----------------------------------------------------------------
+
+
+def test_a_difference_over_tasks_by_hand():
+    """Differences 1 2 3 (v = 1/3) and 0 4 (v = 8/2): mean 2, error √(13/3) / 2 = 1.040833.
+
+    Degrees (13/3)² / ((1/3)²/2 + 4²/1) = 1.169550; t at 0.975 of so many is 9.0.
+    """
+    a = {"x": [11.0, 102.0, -7.0], "y": [5.0, 9.0]}
+    b = {"y": [5.0, 5.0], "x": [10.0, 100.0, -10.0]}
+    found, (lo, hi) = mean_difference(a, b)
+    assert found == 2.0
+    half = reference.t.ppf(0.975, 1.169550) * 1.040833
+    assert (lo, hi) == pytest.approx((2 - half, 2 + half), rel=1e-5)
+
+
+@given(values, values)
+def test_a_difference_over_two_tasks_is_welchs(x, y):
+    """The mean of x and y is half of x - (-y), of which Welch gives the interval."""
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return
+    zero = {"x": np.zeros(len(x)), "y": np.zeros(len(y))}
+    theirs = reference.ttest_ind(x, np.negative(y), equal_var=False).confidence_interval(0.9)
+    found = mean_difference({"x": x, "y": y}, zero, level=0.9).interval
+    assert np.multiply(found, 2) == pytest.approx(theirs, rel=1e-7, abs=1e-7)
+
+
+def test_a_difference_over_one_task_is_the_paired_one():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=6), rng.normal(size=6)
+    found, expected = mean_difference({"x": a}, {"x": b}), paired_difference(a, b)
+    assert found.mean == pytest.approx(expected.mean)
+    assert found.interval == pytest.approx(expected.interval)
+    # a task that is always the same takes nothing from what is known of the other
+    both = mean_difference({"x": a, "same": np.ones(6)}, {"x": b, "same": np.ones(6)})
+    assert np.multiply(both.interval, 2) == pytest.approx(expected.interval)
+    assert mean_difference({"x": a}, {"x": a}).interval == (0, 0)
+    with pytest.raises(ValueError, match="pairs of x: got 6 and 5 seeds"):
+        mean_difference({"x": a}, {"x": b[:5]})
+    with pytest.raises(ValueError, match="level: got 95"):
+        mean_difference({"x": a}, {"x": b}, level=95)
+
+
+# Cohen 1988, table 2.4.1 and every calculator: pairs for a power of 0.8 at 0.05, two-sided
+@pytest.mark.parametrize(("d", "pairs"), [(0.2, 199), (0.5, 34), (0.8, 15), (1.0, 10)])
+def test_more_seeds_are_those_of_the_tables(d, pairs):
+    assert more_seeds(d, 1 / math.sqrt(5), 5) == pairs - 5
+    assert more_seeds(-d, 1 / math.sqrt(5), 5) == pairs - 5
+
+
+def test_seeds_that_more_seeds_needs_decide():
+    """With so many as it says 80 % of 4,000 t tests decide; the tolerance is four standard errors."""
+    more = more_seeds(0.9, 1 / math.sqrt(3), 3)
+    pairs = np.random.default_rng(0).normal(0.9, 1, (4_000, 3 + more))
+    power = np.mean(reference.ttest_1samp(pairs, 0, axis=1).pvalue < 0.05)
+    assert 0.8 - 4 * 0.0063 < power < 0.84
+
+
+def test_where_no_seeds_decide():
+    assert more_seeds(0.0, 1.0, 5) is None
+    assert more_seeds(1e-9, 1.0, 5) is None
+    assert more_seeds(9.0, 1.0, 20) == 0
+    assert more_seeds(0.0, 0.0, 5) is None  # the same scores
+    assert more_seeds(1.0, 0.0, 5) == 0
+    assert more_seeds(0.1, 1.0, 5) is None  # an effect of 0.045: 3,900 pairs
+    # of 0.0894: by scipy.stats.nct 983 pairs have a power of 0.79999
+    assert more_seeds(0.2, 1.0, 5) == 984 - 5 < MANY_SEEDS
