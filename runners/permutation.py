@@ -1,6 +1,7 @@
 """Tests that trust no distribution: of two equal agents either could have had either score of a pair.
 
-So every pair may be swapped, and what was found is compared with what the swapped pairs give.
+So every pair may be swapped, and what was found is compared with what the swapped pairs give. Equal
+agents are such as have the same scores: two that only have the same mean may well be told apart.
 """
 
 from __future__ import annotations
