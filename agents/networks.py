@@ -150,9 +150,8 @@ class QNetwork(nn.Module):
         height, width, *channels = self.spec.obs_shape
         maps = self.frame_stack * math.prod(channels)
         kind = NATURE if min(height, width) >= SMALLEST_FOR_NATURE else SMALL
-        # channels last pays in the gradient of large images in float32, not in bfloat16 (oneDNN)
-        last = kind is NATURE and not self.bf16
-        order = torch.channels_last if last else torch.contiguous_format
+        # channels last pays in the gradient of large images (oneDNN), and is how a replay lays stacks
+        order = torch.channels_last if kind is NATURE else torch.contiguous_format
         dtype = torch.bfloat16 if self.bf16 else torch.float32
         scale = self.spec.obs_scale
         for filters, size, stride in kind:

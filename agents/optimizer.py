@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from agents.contract import State
+from agents.layers import WIDE
 from agents.networks import FlatParameters
 
 BETA1, BETA2 = 0.9, 0.999  # decay of the gradient's mean and of its square's
@@ -30,6 +32,7 @@ class FlatAdam:
         learned = [leaf.requires_grad for leaf in parameters.leaves]
         self.leaves = list(itertools.compress(parameters.leaves, learned))
         self.grad_views = list(itertools.compress(parameters.views(self.grad), learned))
+        self._lay_places()
         self.mean = torch.zeros_like(flat)
         self.square = torch.zeros_like(flat)
         self.count = torch.zeros((), device=flat.device)
@@ -49,7 +52,7 @@ class FlatAdam:
         total = (loss * share).sum()
         gradients = torch.autograd.grad(total, self.leaves)
         with torch.no_grad():
-            torch._foreach_copy_(self.grad_views, gradients)
+            self._take(gradients)
             # each seed's gradient to a norm of at most the bound, as `clip_grad_norm_` does
             self.grad.renorm_(2, 0, self.max_grad_norm)
             self.count += 1
@@ -59,6 +62,21 @@ class FlatAdam:
                 amsgrad=False, maximize=False,
             )  # fmt: skip
         return total.detach()
+
+    def _lay_places(self) -> None:
+        """Offer wide weights their places in the flat gradient; `agents.layers` writes to what it finds."""
+        for leaf, view in zip(self.leaves, self.grad_views, strict=True):
+            if leaf[0].numel() >= WIDE:
+                leaf.grad = view
+
+    def _take(self, gradients: Sequence[Tensor]) -> None:
+        """The gradients in one buffer, some of which are there already."""
+        pairs = list(zip(self.grad_views, gradients, strict=True))
+        torch._foreach_copy_(
+            [view for view, gradient in pairs if gradient is not view],
+            [gradient for view, gradient in pairs if gradient is not view],
+        )
+        self._lay_places()
 
     def bias(self) -> Tensor:
         """[2] what the next step's mean and square are divided by: ``1 - βᵗ``."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from agents.contract import Array, Batch, Rollout
-from agents.replay.frames import LZ4Frames
+from agents.replay.frames import LZ4Frames, stacked_last
 from agents.replay.prioritized import SMALLEST, Priorities, put
 from agents.replay.rows import Rows
 from agents.replay.window import window
@@ -67,8 +67,7 @@ class RingReplay(Rows):
         self.out_action = np.zeros(shape, np.int64)
         self.out_reward = np.zeros(shape, np.float32)
         self.out_discount = np.zeros(shape, np.float32)
-        stacked = (*shape, self.frame_stack, *self.spec.obs_shape)
-        self.out_obs = np.zeros((2, *stacked), self.spec.obs_dtype)
+        self._allocate_obs(shape)
         obs, next_obs = torch.from_numpy(self.out_obs)
         if self.frame_stack == 1:
             obs, next_obs = obs.squeeze(2), next_obs.squeeze(2)
@@ -86,6 +85,15 @@ class RingReplay(Rows):
             weight=torch.from_numpy(self.out_weight) if self.priorities else None,
             extras={"number": torch.from_numpy(self.sampled)},
         )
+
+    def _allocate_obs(self, shape: tuple[int, int]) -> None:
+        """Both stacks of frames, [2, K, B, S, ...]; of grey images the stack lies last in memory."""
+        self.stacked_last = self.frame_stack > 1 and len(self.spec.obs_shape) == 2
+        stacked = (2, *shape, self.frame_stack, *self.spec.obs_shape)
+        if self.stacked_last:
+            stacked = (2, *shape, *self.spec.obs_shape, self.frame_stack)
+        self.memory = np.zeros(stacked, self.spec.obs_dtype)
+        self.out_obs = np.moveaxis(self.memory, -1, 3) if self.stacked_last else self.memory
 
     @property
     def ready(self) -> bool:
@@ -116,13 +124,17 @@ class RingReplay(Rows):
     def _take_obs(self) -> None:
         """Copy the frames of both stacks into the batch."""
         if isinstance(self.obs, LZ4Frames):
-            self.obs.take(self.indices, self.out_obs)
+            frames, places = self.obs.unpack(self.indices)
         else:
-            flat = self.obs.reshape(-1, *self.spec.obs_shape)
-            # 'clip' lets numpy write to `out` without a buffer; only -1 is out of range.
-            np.take(flat, self.indices, axis=0, out=self.out_obs, mode="clip")
+            frames, places = self.obs.reshape(-1, *self.spec.obs_shape), self.indices
+        if self.stacked_last:
+            stacks = (-1, *self.memory.shape[3:])
+            stacked_last(frames, places.reshape(-1, self.frame_stack), self.memory.reshape(stacks))
+            return
+        # 'clip' lets numpy write to `out` without a buffer; only -1 is out of range.
+        np.take(frames, places, axis=0, out=self.memory, mode="clip")
         if self.frame_stack > 1:
-            self.out_obs[self.indices < 0] = 0
+            self.memory[places < 0] = 0
 
     def _draw(self) -> None:
         filled = np.zeros(len(self.generators), np.int64)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from agents import dqn
 from agents.contract import Rollout
 from agents.hyper import BadValue
-from agents.replay.frames import LZ4Frames
+from agents.replay.frames import LZ4Frames, stacked_last
 from agents.replay.prioritized import Priorities
 from agents.replay.ring import RingReplay
 from envs.contract import Spec
@@ -185,3 +185,24 @@ def test_what_gains_nothing_is_refused():
         BadInput, match=r"replay_compression: CartPole-v1's observations are no images"
     ):
         make_setting(make_config("dqn", "CartPole-v1", replay_compression="lz4"))
+
+
+@given(depth=st.integers(1, 6), stacks=st.integers(1, 5), seed=st.integers(0, 99))
+@settings(max_examples=30, deadline=None)
+def test_stacks_lie_last_as_picked_one_by_one(depth, stacks, seed):
+    rng = np.random.default_rng(seed)
+    frames = rng.integers(256, size=(7, 3, 5), dtype=np.uint8)
+    places = rng.integers(-1, 7, size=(stacks, depth))  # -1: blank
+    out = np.full((stacks, 3, 5, depth), 9, np.uint8)
+    stacked_last(frames, places, out)
+    with_blank = np.concatenate([frames, np.zeros((1, 3, 5), np.uint8)])  # which -1 picks
+    np.testing.assert_array_equal(np.moveaxis(out, -1, 1), with_blank[places])
+
+
+@pytest.mark.parametrize("compression", ["none", "lz4"])
+def test_grey_stacks_come_in_the_order_that_convolutions_read(compression):
+    replay, play = ring(compression, frames=4), Play(0, 6)
+    replay.add(play.rollout(20))
+    obs = replay.sample().obs
+    assert obs.shape == (2, 16, 4, 6, 5)
+    assert obs[0].is_contiguous(memory_format=torch.channels_last)

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from agents import layers, optimizer
+from agents.layers import GroupLinear
 from agents.networks import FlatParameters, QNetwork, initialise
 from agents.optimizer import FlatAdam
 from envs.contract import Spec
@@ -100,3 +102,53 @@ def test_plain_operations_do_the_same():
     torch.testing.assert_close(plain.flat, flat.flat, atol=2e-6, rtol=1e-5)
     torch.testing.assert_close(ours.square, fused.square, atol=1e-6, rtol=1e-4)
     assert ours.count == fused.count == 20
+
+
+class Wide(torch.nn.Module):
+    """A wide layer that a loss may go through several times."""
+
+    def __init__(self, seeds, bf16, times):
+        super().__init__()
+        self.layer = GroupLinear(len(seeds), 24, 24, torch.device("cpu"), bf16=bf16)
+        self.times = times
+        initialise(self, [torch.Generator().manual_seed(seed) for seed in seeds])
+
+    def forward(self, x):
+        for _ in range(self.times):
+            x = torch.tanh(self.layer(x))
+        return x
+
+
+@pytest.mark.parametrize("seeds", [[0], [0, 1, 2]])
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_a_wide_gradient_written_in_place_is_the_same(seeds, bf16, times, monkeypatch):
+    # the ordinary way is the twin: wide begins above, then below these 24 x 24 weights
+    x = torch.randn(len(seeds), 16, 24, generator=torch.Generator().manual_seed(9))
+    flats = []
+    for wide in (10**9, 100):
+        monkeypatch.setattr(optimizer, "WIDE", wide)
+        flat = FlatParameters(Wide(seeds, bf16, times))
+        adam = FlatAdam(flat, 10.0, 1e-8)
+        assert (flat.network.layer.weight.grad is not None) == (wide == 100)
+        gradients = []
+        for _ in range(3):
+            loss = flat.network(x).square().sum(-1)
+            adam.step(loss, torch.ones_like(loss), 1e-2)
+            gradients.append(adam.grad.clone())
+        flats.append((flat.flat, gradients))
+    (plain, theirs), (placed, ours) = flats
+    # in bfloat16 the bias's gradient is summed in float32, which autograd sums in bfloat16
+    tolerance = {"rtol": 3e-2, "atol": 3e-2} if bf16 else {"rtol": 1e-5, "atol": 1e-6}
+    torch.testing.assert_close(placed, plain, **tolerance)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, **tolerance)
+
+
+def test_a_wide_layer_acts_and_values_without_its_place():
+    flat = FlatParameters(Wide([0], False, 1))
+    flat.network.layer.weight.grad = torch.full_like(flat.network.layer.weight, 7.0)
+    with torch.no_grad():
+        flat.network(torch.ones(1, 2, 24))
+    assert layers.has_place(flat.network.layer.weight)
+    assert (flat.network.layer.weight.grad == 7.0).all()
