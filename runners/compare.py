@@ -1,0 +1,338 @@
+"""``python -m runners.compare AGENT...``: which agent is better here, and how sure are we?"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from runners import run_folder
+from runners.console import duration, number, seed_range
+from runners.errors import BadInput, RunFailed, command, disk, leave
+from runners.evaluate import Parser, at_least
+from runners.run_folder import Group, RunFolder
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from runners.bootstrap import Estimate
+    from runners.comparison import Comparison
+    from runners.config import RunConfig
+    from runners.console import Console
+    from runners.jobs import Job
+    from runners.scores import Entry
+
+DESCRIPTION = """\
+Set agents side by side, on one environment or several, with the same seeds, steps and evaluation
+episodes. What is not trained yet is trained, in parallel; finished runs are reused and interrupted ones
+go on. The verdict comes first: which is better, by how much, how sure that is, or how many more seeds
+it would take."""
+
+EPILOG = """\
+what may be compared:
+  AGENT        as train takes it, sb3:dqn and the like included; flags of its own go with it in quotes
+  RUN          a run folder, the unique beginning of its name, or last
+  FILE.csv     columns agent, env, seed, score; with env_steps, rows of a seed are its curve
+  FILE         evaluations.npz or *.monitor.csv of Stable-Baselines3; name it NAME@ENV=FILE,...
+
+examples:
+  python -m runners.compare dqn pqn sb3:dqn --envs CartPole-v1 Acrobot-v1 --seeds 10 --steps 50000
+  python -m runners.compare dqn "dqn --n-step 3 --double" --envs CartPole-v1 --seeds 10 --steps 20000
+  python -m runners.compare dqn pqn --envs CartPole-v1 --seeds 5 --until-decided --max-seeds 40
+  python -m runners.compare runs/dqn-CartPole-v1-0123456789 runs/pqn-CartPole-v1-0123456789
+
+The folder with report.html, compare.json and the pictures is the last line printed.
+
+exit status: those of train; 0 whatever the verdict is"""
+
+LEAST_SEEDS = 2
+
+
+class Series(NamedTuple):
+    """One agent on one environment, to be trained by a command of `runners.train`."""
+
+    name: str
+    config: RunConfig
+    argv: Sequence[str]  # of train, without seeds
+
+    def folder(self, out: str) -> RunFolder:
+        """Where its run is, or will be."""
+        from runners.config import run_name
+
+        return RunFolder(Path(out) / run_name(self.config))
+
+
+def plan(
+    agents: Sequence[str], envs: Sequence[str], steps: int | None, more: Sequence[str], out: str
+) -> list[Series]:
+    """What to train, environment by environment; every setting is checked before the first begins.
+
+    Raises:
+        BadInput: an agent or a setting that cannot be, or budgets that differ.
+    """
+    from runners.command_line import parse_train
+
+    made = []
+    for env in envs:
+        for agent in agents:
+            own = [*shlex.split(agent), "--env", env, *more, "--out", out, "--quiet"]
+            argv = own if steps is None else [*own, "--steps", str(steps)]
+            config = parse_train(argv).config
+            if config.until_solved:
+                raise BadInput("until_solved: agents are compared at equal budgets; leave it out")
+            made.append(Series(f"{agent} on {env}", config, argv))
+        if len(budgets := {series.config.steps for series in made if series.config.env == env}) > 1:
+            told = ", ".join(f"{s.name}: {s.config.steps:,}" for s in made if s.config.env == env)
+            raise BadInput(f"steps: no common budget ({told}); say it: --steps {max(budgets)}")
+    names = [series.folder(out).name for series in made]
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise BadInput(f"{made[i].name}: the same settings as {made[names.index(name)].name}")
+    return made
+
+
+def train(
+    planned: Sequence[Series],
+    seeds: Sequence[int],
+    out: str,
+    at_once: int,
+    console: Console,
+    stop_asked: Callable[[], int] = lambda: 0,
+) -> None:
+    """Train the seeds of all series that are not trained yet, in processes side by side.
+
+    Raises:
+        RunFailed: some run failed; those that did not are kept.
+        Stopped, DiskFault: as `runners.jobs.Supervisor`.
+    """
+    from envs.cores import cores
+    from runners.jobs import Job, run_jobs
+    from runners.jobs_panel import JobsPanel, trained_share
+    from runners.train import finished_run
+
+    missing = [one for one in planned if not finished_run(one.config, seeds, out)]
+    at_once = at_once or cores()
+    jobs, parts = [], {}
+    for one in missing:
+        for part in _parts(one.folder(out), seeds, -(-at_once // len(missing))):
+            name = f"{one.name}, {seed_range(part)}"
+            asked = ["--seed", str(part[0]), "--seeds", str(len(part))]
+            jobs.append(Job(name, [sys.executable, "-m", "runners.train", *one.argv, *asked]))
+            parts[name] = (one, part)
+
+    def share(job: Job) -> float:
+        one, part = parts[job.name]
+        return trained_share(one.folder(out).path, part, one.config.steps)
+
+    before = len(planned) - len(missing)
+    if not jobs:
+        console.message(f"all {before} runs were finished before")
+        return
+    title = f"{len(missing)} of {len(planned)} runs to train"
+    with JobsPanel(console, title, total=len(jobs), progress=share) as panel:
+        outcomes = run_jobs(
+            jobs, at_once, logs=Path(out) / "logs", stop_asked=stop_asked, watcher=panel
+        )
+    if failed := [outcome for outcome in outcomes if outcome.status != "done"]:
+        told = "; ".join(f"{outcome.job.name}: {outcome.line}" for outcome in failed)
+        raise RunFailed(f"{len(failed)} of {len(outcomes)} jobs failed: {told}")
+
+
+def _parts(folder: RunFolder, seeds: Sequence[int], pieces: int) -> Iterator[Sequence[int]]:
+    """Seeds for processes of their own: groups that were begun stay in one."""
+    begun: list[Group] = folder.groups() if folder.path.is_dir() else []
+    if any(set(group.seeds) & set(seeds) for group in begun):
+        yield seeds
+        return
+    size = -(-len(seeds) // pieces)
+    for start in range(0, len(seeds), size):
+        yield seeds[start : start + size]
+
+
+def entries_of(planned: Sequence[Series], seeds: Sequence[int], out: str) -> list[Entry]:
+    """What the seeds of finished runs came to."""
+    from runners import scores
+
+    return [scores.of_run(one.folder(out), seeds) for one in planned]
+
+
+def read(sources: Sequence[str], out: str) -> list[Entry]:
+    """What run folders and files say.
+
+    Raises:
+        BadInput: one that cannot be found or read.
+    """
+    from runners import scores
+
+    entries: list[Entry] = []
+    for source in sources:
+        if source.endswith(".csv"):
+            entries += scores.of_csv(Path(source))
+        else:
+            entries.append(scores.of_run(run_folder.find_run(source, out)))
+    return entries
+
+
+# -- What is printed and kept --------------------------------------------------------------------
+
+
+def figures_table(comparison: Comparison) -> Table:
+    """A row an agent: its figures with their intervals."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.ROUNDED)
+    table.add_column("agent")
+    for name in next(iter(comparison.figures.values())):
+        table.add_column(f"{name} [95 %]", justify="right", no_wrap=True)
+    for env in comparison.field.envs:
+        table.add_column(f"mean on {env}", justify="right")
+    for agent, figures in comparison.figures.items():
+        raw = comparison.field.scores(agent)
+        means = [number(float(raw[env].mean())) for env in comparison.field.envs]
+        table.add_row(agent, *map(_estimate, figures.values()), *means)
+    return table
+
+
+def pairs_table(comparison: Comparison) -> Table:
+    """A row a pair."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.ROUNDED)
+    table.add_column("pair")
+    for name in (f"{comparison.figure} difference [95 %]", "p (Holm)", "wins with probability"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for pair in comparison.pairs:
+        table.add_row(
+            f"{pair.a} - {pair.b}",
+            _estimate(pair.difference),
+            f"{pair.p:.3g}",
+            _estimate(pair.improvement),
+        )
+    return table
+
+
+def _estimate(estimate: Estimate) -> str:
+    lo, hi = estimate.interval
+    return f"{number(estimate.value)} [{number(lo)} .. {number(hi)}]"
+
+
+def title_of(comparison: Comparison) -> str:
+    """Who met where, with how many seeds."""
+    field = comparison.field
+    counts = {len(entry.seeds) for entry in field.entries.values()}
+    seeds = str(min(counts)) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+    return f"{', '.join(field.agents)} on {', '.join(field.envs)}, {seeds} seeds"
+
+
+def folder_of(comparison: Comparison, out: str) -> Path:
+    """One folder for the same runs, whatever seeds they have."""
+    origins = sorted(entry.origin for entry in comparison.field.entries.values())
+    digest = hashlib.sha256(json.dumps(origins).encode()).hexdigest()[:10]
+    return Path(out) / f"compare-{digest}"
+
+
+def write(comparison: Comparison, out: str) -> Path:
+    """Write compare.json; gives its folder."""
+    from runners import comparison_json, files
+
+    folder = folder_of(comparison, out)
+    files.make_folder(folder)
+    with disk(folder):
+        record = comparison_json.to_json(comparison)
+        files.replace(folder / "compare.json", files.dump(record, indent=2), "comparison")
+    return folder
+
+
+# -- The command ---------------------------------------------------------------------------------
+
+
+def _parser() -> Parser:
+    parser = Parser("runners.compare", DESCRIPTION, EPILOG)
+    add = parser.add_argument
+    add("what", nargs="+", metavar="WHAT", help="two agents or more; or run folders and files")
+    add("--envs", nargs="+", metavar="ID", help="environments to train on")
+    add("--seeds", type=at_least(LEAST_SEEDS), default=10, metavar="K", help="seeds of each (10)")
+    add("--seed", type=at_least(0), default=0, metavar="S", help="the first seed (0)")
+    add("--steps", type=at_least(1), metavar="N", help="steps of each seed (as the presets say)")
+    add("--jobs", type=at_least(0), default=0, metavar="J", help="processes at once (one a core)")
+    add("--until-decided", action="store_true", help="add seeds until every pair is decided")
+    add(
+        "--max-seeds",
+        type=at_least(LEAST_SEEDS),
+        metavar="M",
+        help="... or there are so many (4 K)",
+    )
+    add("--out", default="runs", metavar="DIR", help="parent of run folders (runs)")
+    add("--quiet", action="store_true", help="print the folder alone")
+    return parser
+
+
+def _asked(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The command line, and what of it train is to be told."""
+    parser = _parser()
+    asked, more = parser.parse_known_args(argv)
+    return asked, more
+
+
+def is_agent(text: str) -> bool:
+    """Whether a word of the command line names an agent, and not a run or a file."""
+    from agents import AGENTS
+
+    first = text.split()[0] if text.split() else ""
+    return first in AGENTS
+
+
+@command
+def main(argv: Sequence[str]) -> int:
+    """Read the command line; train what is missing, compare, write the report."""
+    asked, more = _asked(argv)
+    from runners.comparison import compare, verdict
+    from runners.console import make_console
+    from runners.report import print_table
+    from runners.scores import field_of
+    from runners.train import SignalFlag, importing
+
+    console, began = make_console(asked.quiet), time.monotonic()
+    if asked.envs is None:
+        _refuse_training(asked, more)
+        entries = read(asked.what, asked.out)
+    else:
+        with importing():
+            planned = plan(asked.what, asked.envs, asked.steps, more, asked.out)
+        if len(asked.what) < 2:
+            raise BadInput(f"{asked.what[0]}: takes two agents or more to compare")
+        seeds = range(asked.seed, asked.seed + asked.seeds)
+        train(planned, seeds, asked.out, asked.jobs, console, SignalFlag())
+        entries = entries_of(planned, seeds, asked.out)
+    comparison = compare(field_of(entries))
+    folder = write(comparison, asked.out)
+    console.message(f"done in {duration(time.monotonic() - began)}")
+    if not asked.quiet:
+        sys.stdout.write("".join(f"{line}\n" for line in verdict(comparison)) + "\n")
+        notes = [f"note: {note}" for note in comparison.notes]
+        print_table(title_of(comparison), figures_table(comparison), [])
+        print_table("pairs", pairs_table(comparison), notes)
+    sys.stdout.write(f"{folder}\n")
+    return 0
+
+
+def _refuse_training(asked: argparse.Namespace, more: Sequence[str]) -> None:
+    if more:
+        raise BadInput(f"{more[0]}: there is no such flag; see --help")
+    if any(is_agent(one) for one in asked.what):
+        raise BadInput("envs: none is named; agents are trained on --envs ID...")
+    for name, value in (("steps", asked.steps), ("until-decided", asked.until_decided)):
+        if value:
+            raise BadInput(f"--{name}: is for agents that are trained; leave it out")
+
+
+if __name__ == "__main__":
+    leave(main())

@@ -1,0 +1,252 @@
+"""Which agent is better, and how sure that is: figures of each, every pair, and a verdict in words."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from runners import learning_speed, references, stats
+from runners.bootstrap import Estimate, aggregate_difference, aggregates
+from runners.console import human, number
+from runners.errors import BadInput
+from runners.improvement import probability_of_improvement
+from runners.permutation import holm, sign_flip_test
+from runners.scores import Curve, Entry, Field, Floats
+from runners.stats import AGGREGATES, Aggregate, Difference, Scores
+
+LEVEL = 0.95
+SAME_BUDGET = 0.02  # a rollout more or less is no other budget
+
+
+class Pair(NamedTuple):
+    """Two agents; ``better`` names the one that is, None where chance may have made the difference."""
+
+    a: str
+    b: str
+    difference: Estimate  # of the deciding figure
+    p: float  # of it, by swapping seeds; Holm's, over all pairs
+    improvement: Estimate  # probability that a run of a beats one of b
+    by_env: Mapping[str, Difference]  # raw means, seed by seed
+    better: str | None
+    more_seeds: int | None  # a seed more of each; None: no number would decide at this effect
+
+
+class Comparison(NamedTuple):
+    """All that is told about a field of agents."""
+
+    field: Field
+    figure: str  # that decides: "IQM" over environments, and of one too
+    unit: str  # "normalised" or "return"
+    scales: Mapping[str, references.Scale]  # by environment, where scores are normalised
+    figures: Mapping[str, Mapping[str, Estimate]]  # by agent
+    pairs: Sequence[Pair]
+    notes: Sequence[str]  # what to keep in mind
+
+    @property
+    def scaled(self) -> Mapping[str, dict[str, Floats]]:
+        """The scores of each agent in the unit of the figures."""
+        return {agent: scaled(self.field, agent, self.scales) for agent in self.field.agents}
+
+    def pair(self, a: str, b: str) -> Pair:
+        """The pair of these two, in either order."""
+        return next(pair for pair in self.pairs if {pair.a, pair.b} == {a, b})
+
+
+def compare(field: Field, figure: str = "IQM") -> Comparison:
+    """Every agent's figures and every pair's difference, at equal budgets and on common seeds.
+
+    One environment is compared in its own returns. Several are normalised: 0 is what acting at random
+    gets and 1 a public reference's score, or where none is known the lowest and highest score seen.
+
+    Raises:
+        BadInput: there is no common budget, fewer than two common seeds, or a score that is no number.
+    """
+    field, notes = on_common_seeds(*at_common_budget(field))
+    scales: dict[str, references.Scale] = {}
+    if len(field.envs) > 1:
+        scales = {env: _scale(field, env) for env in field.envs}
+        notes += [
+            f"{env}: no reference is known, so 0 and 1 are the lowest and the highest score seen"
+            for env, scale in scales.items()
+            if scale.source == references.SEEN
+        ]
+    scores = {agent: scaled(field, agent, scales) for agent in field.agents}
+    try:
+        if few := next((told for one in scores.values() if (told := stats.few_seeds(one))), None):
+            notes.append(few)
+        figures = {agent: _figures(one, bool(scales)) for agent, one in scores.items()}
+        pairs = _pairs(field, scores, AGGREGATES[figure])
+    except ValueError as error:
+        raise BadInput(str(error)) from None
+    unit = "normalised" if scales else "return"
+    return Comparison(field, figure, unit, scales, figures, pairs, notes)
+
+
+def scaled(field: Field, agent: str, scales: Mapping[str, references.Scale]) -> dict[str, Floats]:
+    """An agent's scores by environment, normalised where there are scales."""
+    return {
+        env: scales[env].normalise(values) if scales else values
+        for env, values in field.scores(agent).items()
+    }
+
+
+def _scale(field: Field, env: str) -> references.Scale:
+    known = references.of(env)
+    return known or references.seen([field.entries[agent, env].finals for agent in field.agents])
+
+
+def _figures(scores: Scores, normalised: bool) -> dict[str, Estimate]:
+    """The same draws for every agent: what they show apart is not the bootstrap's own noise."""
+    names = list(AGGREGATES) if normalised else ["IQM", "mean"]
+    chosen = {name: AGGREGATES[name] for name in names}
+    return aggregates(scores, np.random.default_rng(0), LEVEL, figures=chosen)
+
+
+def _pairs(field: Field, scores: Mapping[str, Scores], figure: Aggregate) -> list[Pair]:
+    met = list(itertools.combinations(field.agents, 2))
+    alone = [sign_flip_test(scores[a], scores[b], np.random.default_rng(0), figure) for a, b in met]
+    made = []
+    for (a, b), p in zip(met, holm(alone), strict=True):
+        difference = aggregate_difference(scores[a], scores[b], np.random.default_rng(0), figure)
+        seeds = min(len(values) for values in scores[a].values())
+        decided = p <= 1 - LEVEL and difference.value != 0
+        by_env = {
+            env: stats.paired_difference(field.scores(a)[env], field.scores(b)[env], LEVEL)
+            for env in field.envs
+        }
+        made.append(
+            Pair(
+                a, b, difference, float(p), probability_of_improvement(scores[a], scores[b], LEVEL),
+                by_env, (a if difference.value > 0 else b) if decided else None,
+                None if decided else stats.more_seeds(difference.value, difference.error, seeds),
+            )
+        )  # fmt: skip
+    return made
+
+
+# -- Equal terms ---------------------------------------------------------------------------------
+
+
+def at_common_budget(field: Field) -> tuple[Field, list[str]]:
+    """The same agents with the scores that they had when the one with the least budget ended.
+
+    Where budgets are the same, the scores stay what they are: episodes of the last weights.
+    """
+    notes, entries = [], dict(field.entries)
+    for env in field.envs:
+        here = {agent: field.entries[agent, env] for agent in field.agents}
+        known = {agent: entry.budget for agent, entry in here.items()}
+        least, most = min(known.values()), max(known.values())
+        if any(map(math.isnan, known.values())):
+            if not all(map(math.isnan, known.values())):
+                notes.append(f"{env}: budgets are not all known; taken to be equal")
+            continue
+        if most - least <= SAME_BUDGET * most:
+            continue
+        first = {agent: max(curve.env_steps[0] for curve in here[agent].curves) for agent in here}
+        late = max(first, key=lambda agent: first[agent])
+        if first[late] > least:
+            raise BadInput(
+                f"{env}: no common budget: {late} is first evaluated at {human(first[late])} steps, "
+                f"when another has ended at {human(least)}"
+            )
+        notes.append(f"{env}: budgets differ; compared by evaluations at {human(least)} steps")
+        for agent, entry in here.items():
+            finals = np.array([interpolated(curve, least) for curve in entry.curves])
+            entries[agent, env] = dataclasses.replace(entry, finals=finals)
+    return field._replace(entries=entries), notes
+
+
+def on_common_seeds(field: Field, notes: list[str]) -> tuple[Field, list[str]]:
+    """The same agents on the seeds that all of them have, environment by environment."""
+    entries = dict(field.entries)
+    for env in field.envs:
+        here = [field.entries[agent, env] for agent in field.agents]
+        common = sorted(set.intersection(*(set(entry.seeds) for entry in here)))
+        if len(common) < 2:
+            raise BadInput(
+                f"{env}: {len(common)} seeds that all agents have; takes at least 2, the same of all"
+            )
+        if any(len(entry.seeds) > len(common) for entry in here):
+            notes.append(f"{env}: seeds differ; compared on the {len(common)} that all have")
+            for agent in field.agents:
+                entries[agent, env] = entries[agent, env].only(common)
+    return field._replace(entries=entries), notes
+
+
+class Speed(NamedTuple):
+    """How fast an agent learned an environment."""
+
+    area: Estimate  # of the mean return over the budget, in env_steps
+    steps: learning_speed.TimeToThreshold | None  # None without a threshold
+    seconds: learning_speed.TimeToThreshold | None
+
+
+def speed_of(entry: Entry, budget: float, threshold: float | None) -> Speed:
+    """Over a budget of env_steps that all agents have."""
+    areas = [
+        float(learning_speed.area_under_curve(c.env_steps, c.means, budget)) for c in entry.curves
+    ]
+    figures = {"mean": AGGREGATES["mean"]}
+    area = aggregates({entry.env: np.array(areas)}, np.random.default_rng(0), figures=figures)[
+        "mean"
+    ]
+    if threshold is None:
+        return Speed(area, None, None)
+    steps = [learning_speed.first_reached(c.env_steps, c.means, threshold) for c in entry.curves]
+    by_steps = learning_speed.time_to_threshold(steps, budget, np.random.default_rng(0))
+    timed = [
+        learning_speed.first_reached(curve.seconds, curve.means, threshold)
+        for curve in entry.curves
+        if curve.seconds is not None
+    ]
+    by_time = None
+    if len(timed) == len(entry.curves):
+        ends = max(float(c.seconds[-1]) for c in entry.curves if c.seconds is not None)
+        by_time = learning_speed.time_to_threshold(timed, ends, np.random.default_rng(0))
+    return Speed(area, by_steps, by_time)
+
+
+# -- In words ------------------------------------------------------------------------------------
+
+
+def verdict(comparison: Comparison) -> list[str]:
+    """What was decided, pair by pair, the surest first; what was not, and what it would take."""
+    ordered = sorted(comparison.pairs, key=lambda pair: (pair.better is None, pair.p))
+    return [sentence(comparison, pair) for pair in ordered]
+
+
+def sentence(comparison: Comparison, pair: Pair) -> str:
+    """One pair, the better first."""
+    a, b, sign = pair.a, pair.b, 1.0
+    if pair.difference.value < 0:
+        a, b, sign = b, a, -1.0
+    lo, hi = sorted((sign * end) for end in pair.difference.interval)
+    chance = pair.improvement.value if sign > 0 else 1 - pair.improvement.value
+    ends = sorted(end if sign > 0 else 1 - end for end in pair.improvement.interval)
+    unit = " (normalised)" if comparison.unit == "normalised" else ""
+    by = f"{number(abs(pair.difference.value))} [{number(lo)} .. {number(hi)}]{unit}"
+    odds = f"a run of it is the better of two with probability {chance:.2f} [{ends[0]:.2f} .. {ends[1]:.2f}]"
+    p = f"p = {pair.p:.2g}"
+    if pair.better:
+        return f"{a} is better than {b}: {comparison.figure} higher by {by}, {p}; {odds}"
+    if pair.difference.value == 0:
+        return f"not decided: {a} and {b} have the same {comparison.figure}"
+    more = (
+        f"about {pair.more_seeds} more seeds would decide at this effect size"
+        if pair.more_seeds
+        else "no number of seeds up to 1,000 would decide at this effect size"
+        if pair.more_seeds is None
+        else "seeds are too few for any difference to decide"
+    )
+    return f"not decided: {a} before {b} by {by} in {comparison.figure}, {p}; {more}"
+
+
+def interpolated(curve: Curve, at: float) -> float:
+    """The mean return at so many env_steps, on the line between evaluations."""
+    return float(np.interp(at, curve.env_steps, curve.means))

@@ -1,0 +1,255 @@
+"""What is compared: what agents came to on environments, wherever it was trained and written down."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runners.errors import BadInput
+from runners.outcome import read_result
+from runners.run_folder import RunFolder
+
+Floats = NDArray[np.float64]
+Record = Mapping[str, Any]
+
+
+class Curve(NamedTuple):
+    """One seed's evaluations, in order."""
+
+    env_steps: Floats  # [E]
+    seconds: Floats | None  # [E] of wall time, of all that trained beside it; None: not known
+    means: Floats  # [E] of the evaluation's episodes
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One agent on one environment, one score a seed."""
+
+    agent: str
+    env: str
+    seeds: tuple[int, ...]
+    finals: Floats  # [K] mean return of the last weights' episodes
+    curves: tuple[Curve, ...]  # one a seed, or none where only scores are known
+    origin: str
+    config: Record | None = None  # of our run folders
+    starts: tuple[Record, ...] = ()  # who trained it, with what
+    seconds: float = math.nan  # of wall time, all seeds together
+
+    @property
+    def budget(self) -> float:
+        """Environment steps that every seed has at least; NaN where no curve is known."""
+        return min((float(curve.env_steps[-1]) for curve in self.curves), default=math.nan)
+
+    def only(self, seeds: Sequence[int]) -> Entry:
+        """The same with these of its seeds."""
+        where = [self.seeds.index(seed) for seed in seeds]
+        curves = tuple(self.curves[k] for k in where) if self.curves else ()
+        return dataclasses.replace(
+            self, seeds=tuple(seeds), finals=self.finals[where], curves=curves
+        )
+
+
+def of_run(folder: RunFolder, seeds: Sequence[int] | None = None) -> Entry:
+    """A run folder's seeds that are done, or these of them.
+
+    Raises:
+        BadInput: none is done, or one that was asked for is not.
+    """
+    config = folder.config()
+    results = {seed: read_result(folder.seed_path(seed)) for seed in folder.seeds()}
+    done = {seed: result for seed, result in results.items() if result is not None}
+    if missing := sorted(set(seeds if seeds is not None else ()) - set(done)):
+        raise BadInput(
+            f"{folder.path}: seed {missing[0]} is not done; the command that began it goes on"
+        )
+    chosen = sorted(done if seeds is None else seeds)
+    if not chosen:
+        raise BadInput(f"{folder.path}: no seed is done; the command that began it goes on")
+    return Entry(
+        str(config["agent"]),
+        str(config["env"]),
+        tuple(chosen),
+        np.array([np.mean(done[seed]["final_returns"]) for seed in chosen]),
+        tuple(_curve(folder.seed(seed).read_evals().records) for seed in chosen),
+        str(folder.path),
+        config,
+        tuple(folder.provenance()),
+        float((folder.summary() or {}).get("wall_s", math.nan)),
+    )
+
+
+def _curve(records: Sequence[Record]) -> Curve:
+    columns = [
+        np.array([record[name] for record in records], np.float64)
+        for name in ("env_steps", "seconds", "mean")
+    ]
+    return Curve(*columns)
+
+
+CSV_COLUMNS = ("agent", "env", "seed", "score")
+
+
+def of_csv(path: Path) -> list[Entry]:
+    """The rows of a table with the columns agent, env, seed and score; others are passed over.
+
+    With ``env_steps`` rows of one seed are its curve, of which the last is its score; ``seconds`` may
+    be there as well.
+
+    Raises:
+        BadInput: a column or a number is missing, or a score is there twice.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            table = csv.DictReader(file)
+            missing = [name for name in CSV_COLUMNS if name not in (table.fieldnames or ())]
+            if missing:
+                raise BadInput(
+                    f"{path}: has no column {missing[0]!r}; takes {', '.join(CSV_COLUMNS)}"
+                )
+            rows = list(table)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise BadInput(f"{path}: cannot be read as a table: {error}") from None
+    found: dict[tuple[str, str], dict[int, list[tuple[float, float, float]]]] = {}
+    for line, row in enumerate(rows, 2):
+        where = f"{path}, line {line}"
+        numbers = _numbers(row, where)
+        seeds = found.setdefault((row["agent"], row["env"]), {})
+        points = seeds.setdefault(int(numbers["seed"]), [])
+        if points and not points[-1][0] < numbers["env_steps"]:
+            raise BadInput(
+                f"{where}: seed {int(numbers['seed'])} is there twice; env_steps must rise"
+            )
+        points.append((numbers["env_steps"], numbers["seconds"], numbers["score"]))
+    if not found:
+        raise BadInput(f"{path}: has no rows")
+    return [_of_points(agent, env, seeds, path) for (agent, env), seeds in found.items()]
+
+
+def _numbers(row: Mapping[str, str | None], where: str) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for name in ("seed", "score", "env_steps", "seconds"):
+        text = row.get(name)
+        if text in (None, "") and name in ("env_steps", "seconds"):
+            found[name] = math.nan
+            continue
+        try:
+            found[name] = float(text or "")
+        except ValueError:
+            raise BadInput(f"{where}: {name}: got {text!r}, takes a number") from None
+        if not math.isfinite(found[name]):
+            raise BadInput(f"{where}: {name}: got {text}, takes a finite number")
+    if found["seed"] != int(found["seed"]) or found["seed"] < 0:
+        raise BadInput(f"{where}: seed: got {row['seed']}, takes a whole number of at least 0")
+    return found
+
+
+def _of_points(
+    agent: str, env: str, seeds: Mapping[int, list[tuple[float, float, float]]], path: Path
+) -> Entry:
+    ordered = {seed: np.array(seeds[seed]).T for seed in sorted(seeds)}
+    curves: tuple[Curve, ...] = ()
+    if not any(np.isnan(points[0]).any() for points in ordered.values()):
+        curves = tuple(
+            Curve(steps, None if np.isnan(seconds).any() else seconds, scores)
+            for steps, seconds, scores in ordered.values()
+        )
+    finals = np.array([points[2, -1] for points in ordered.values()])
+    return Entry(agent, env, tuple(ordered), finals, curves, str(path))
+
+
+# -- Side by side --------------------------------------------------------------------------------
+
+
+class Field(NamedTuple):
+    """Agents that met on the same environments, in the order in which they were named."""
+
+    agents: tuple[str, ...]
+    envs: tuple[str, ...]
+    entries: Mapping[tuple[str, str], Entry]  # by agent and environment
+
+    def scores(self, agent: str) -> dict[str, Floats]:
+        """The scores [K] of an agent's seeds, by environment."""
+        return {env: self.entries[agent, env].finals for env in self.envs}
+
+    @property
+    def paired(self) -> bool:
+        """Whether all agents have the same seeds on each environment."""
+        return all(
+            len({self.entries[agent, env].seeds for agent in self.agents}) == 1 for env in self.envs
+        )
+
+
+def field_of(entries: Iterable[Entry]) -> Field:
+    """Entries side by side; agents of one name are told apart by the settings that they differ in.
+
+    Raises:
+        BadInput: fewer than two agents, or one that is missing on an environment.
+    """
+    named = _told_apart(list(entries))
+    agents = tuple(dict.fromkeys(entry.agent for entry in named))
+    envs = tuple(dict.fromkeys(entry.env for entry in named))
+    table = {(entry.agent, entry.env): entry for entry in named}
+    if len(agents) < 2:
+        raise BadInput(f"{agents[0] if agents else 'nothing'}: takes two agents or more to compare")
+    for agent in agents:
+        for env in envs:
+            if (agent, env) not in table:
+                there = ", ".join(e for e in envs if (agent, e) in table)
+                raise BadInput(
+                    f"{agent}: has no run on {env}, only on {there}; all agents take the same environments"
+                )
+    return Field(agents, envs, table)
+
+
+def _told_apart(entries: list[Entry]) -> list[Entry]:
+    """Each entry with a name that no other on its environment has."""
+    counts: dict[tuple[str, str], int] = {}
+    for entry in entries:
+        counts[entry.agent, entry.env] = counts.get((entry.agent, entry.env), 0) + 1
+    several = {agent for (agent, _), count in counts.items() if count > 1}
+    made = []
+    for entry in entries:
+        name = entry.agent
+        if name in several:
+            alike = [other for other in entries if (other.agent, other.env) == (name, entry.env)]
+            name = f"{name} ({_differing(entry, alike)})"
+        made.append(dataclasses.replace(entry, agent=name))
+    seen: dict[tuple[str, str], Entry] = {}
+    for entry in made:
+        if other := seen.get((entry.agent, entry.env)):
+            raise BadInput(
+                f"{entry.origin}: the same agent, environment and settings as {other.origin}; leave one out"
+            )
+        seen[entry.agent, entry.env] = entry
+    return made
+
+
+def _differing(entry: Entry, others: Sequence[Entry]) -> str:
+    """The settings in which an entry differs from others of its agent, or where it came from."""
+    settings = settings_of(entry)
+    told = {
+        name: value
+        for name, value in settings.items()
+        if name != "env" and any(settings_of(other).get(name, value) != value for other in others)
+    }
+    if not told:
+        return Path(entry.origin).name
+    return ", ".join(f"{name} {value}" for name, value in told.items())
+
+
+def settings_of(entry: Entry) -> dict[str, Any]:
+    """All settings of a run in one row; {} where none are known."""
+    if entry.config is None:
+        return {}
+    flat: dict[str, Any] = {}
+    for name, value in entry.config.items():
+        flat |= value if name == "hyper" and isinstance(value, Mapping) else {name: value}
+    return flat
