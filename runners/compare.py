@@ -301,18 +301,30 @@ def main(argv: Sequence[str]) -> int:
     from runners.train import SignalFlag, importing
 
     console, began = make_console(asked.quiet), time.monotonic()
+    if asked.max_seeds and not asked.until_decided:
+        raise BadInput("--max-seeds: is for --until-decided")
     if asked.envs is None:
         _refuse_training(asked, more)
-        entries = read(asked.what, asked.out)
+        comparison = compare(field_of(read(asked.what, asked.out)))
     else:
         with importing():
             planned = plan(asked.what, asked.envs, asked.steps, more, asked.out)
         if len(asked.what) < 2:
             raise BadInput(f"{asked.what[0]}: takes two agents or more to compare")
-        seeds = range(asked.seed, asked.seed + asked.seeds)
-        train(planned, seeds, asked.out, asked.jobs, console, SignalFlag())
-        entries = entries_of(planned, seeds, asked.out)
-    comparison = compare(field_of(entries))
+        looks = looks_of(asked) if asked.until_decided else [asked.seeds]
+        stop_asked = SignalFlag()
+        for count in looks:
+            seeds = range(asked.seed, asked.seed + count)
+            train(planned, seeds, asked.out, asked.jobs, console, stop_asked)
+            field = field_of(entries_of(planned, seeds, asked.out))
+            comparison = compare(field, planned=looks if asked.until_decided else ())
+            if all(pair.better for pair in comparison.pairs):
+                break
+            if count < looks[-1]:
+                open_ = sum(pair.better is None for pair in comparison.pairs)
+                console.message(
+                    f"{count} seeds: {open_} of {len(comparison.pairs)} pairs not decided"
+                )
     folder = write(comparison, asked.out)
     console.message(f"done in {duration(time.monotonic() - began)}")
     if not asked.quiet:
@@ -324,14 +336,24 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def looks_of(asked: argparse.Namespace) -> list[int]:
+    """The numbers of seeds at which one looks, fixed before the first: K, 2 K, ... up to the most."""
+    most = asked.max_seeds or 4 * asked.seeds
+    if most < asked.seeds:
+        raise BadInput(f"--max-seeds: got {most}, takes at least --seeds = {asked.seeds}")
+    return [*range(asked.seeds, most, asked.seeds), most]
+
+
 def _refuse_training(asked: argparse.Namespace, more: Sequence[str]) -> None:
     if more:
         raise BadInput(f"{more[0]}: there is no such flag; see --help")
     if any(is_agent(one) for one in asked.what):
         raise BadInput("envs: none is named; agents are trained on --envs ID...")
-    for name, value in (("steps", asked.steps), ("until-decided", asked.until_decided)):
-        if value:
-            raise BadInput(f"--{name}: is for agents that are trained; leave it out")
+    for name in ("steps", "until_decided", "max_seeds"):
+        if getattr(asked, name):
+            raise BadInput(
+                f"--{name.replace('_', '-')}: is for agents that are trained; leave it out"
+            )
 
 
 if __name__ == "__main__":

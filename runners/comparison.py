@@ -17,6 +17,7 @@ from runners.errors import BadInput
 from runners.improvement import probability_of_improvement
 from runners.permutation import holm, sign_flip_test
 from runners.scores import Curve, Entry, Field, Floats
+from runners.sequential import Decision, sequential_test
 from runners.stats import AGGREGATES, Aggregate, Difference, Scores
 
 LEVEL = 0.95
@@ -33,7 +34,8 @@ class Pair(NamedTuple):
     improvement: Estimate  # probability that a run of a beats one of b
     by_env: Mapping[str, Difference]  # raw means, seed by seed
     better: str | None
-    more_seeds: int | None  # a seed more of each; None: no number would decide at this effect
+    more_seeds: int | None  # of each, until it is decided; None: no number would at this effect
+    looks: Decision | None = None  # where seeds were added until it was decided
 
 
 class Comparison(NamedTuple):
@@ -57,23 +59,35 @@ class Comparison(NamedTuple):
         return next(pair for pair in self.pairs if {pair.a, pair.b} == {a, b})
 
 
-def compare(field: Field, figure: str = "IQM") -> Comparison:
+def compare(field: Field, figure: str = "IQM", planned: Sequence[int] = ()) -> Comparison:
     """Every agent's figures and every pair's difference, at equal budgets and on common seeds.
 
     One environment is compared in its own returns. Several are normalised: 0 is what acting at random
     gets and 1 a public reference's score, or where none is known the lowest and highest score seen.
 
+    Args:
+        field: the agents.
+        figure: what decides, one of `runners.stats.AGGREGATES`.
+        planned: numbers of seeds at which one looks whether all is decided, and else adds seeds; they
+            share the error that one look would have (`runners.sequential`). None: this look is all.
+
     Raises:
-        BadInput: there is no common budget, fewer than two common seeds, or a score that is no number.
+        BadInput: there is no common budget, fewer than two common seeds, a score that is no number, or
+            an environment without a reference where several are looked at more than once.
     """
     field, notes = on_common_seeds(*at_common_budget(field))
     scales: dict[str, references.Scale] = {}
     if len(field.envs) > 1:
         scales = {env: _scale(field, env) for env in field.envs}
+        strange = [env for env, scale in scales.items() if scale.source == references.SEEN]
+        if strange and planned:
+            raise BadInput(
+                f"until-decided: {strange[0]} has no reference, and a scale that moves with every seed "
+                "decides nothing; compare on it alone"
+            )
         notes += [
             f"{env}: no reference is known, so 0 and 1 are the lowest and the highest score seen"
-            for env, scale in scales.items()
-            if scale.source == references.SEEN
+            for env in strange
         ]
     scores = {agent: scaled(field, agent, scales) for agent in field.agents}
     try:
@@ -81,6 +95,10 @@ def compare(field: Field, figure: str = "IQM") -> Comparison:
             notes.append(few)
         figures = {agent: _figures(one, bool(scales)) for agent, one in scores.items()}
         pairs = _pairs(field, scores, AGGREGATES[figure])
+        if planned:
+            pairs = [
+                _looked_at(pair, scores, AGGREGATES[figure], planned, len(pairs)) for pair in pairs
+            ]
     except ValueError as error:
         raise BadInput(str(error)) from None
     unit = "normalised" if scales else "return"
@@ -113,7 +131,6 @@ def _pairs(field: Field, scores: Mapping[str, Scores], figure: Aggregate) -> lis
     made = []
     for (a, b), p in zip(met, holm(alone), strict=True):
         difference = aggregate_difference(scores[a], scores[b], np.random.default_rng(0), figure)
-        seeds = min(len(values) for values in scores[a].values())
         decided = p <= 1 - LEVEL and difference.value != 0
         by_env = {
             env: stats.paired_difference(field.scores(a)[env], field.scores(b)[env], LEVEL)
@@ -123,10 +140,35 @@ def _pairs(field: Field, scores: Mapping[str, Scores], figure: Aggregate) -> lis
             Pair(
                 a, b, difference, float(p), probability_of_improvement(scores[a], scores[b], LEVEL),
                 by_env, (a if difference.value > 0 else b) if decided else None,
-                None if decided else stats.more_seeds(difference.value, difference.error, seeds),
+                None if decided else _more_seeds(difference, scores[a], len(met)),
             )
         )  # fmt: skip
     return made
+
+
+def _looked_at(
+    pair: Pair, scores: Mapping[str, Scores], figure: Aggregate, planned: Sequence[int], pairs: int
+) -> Pair:
+    """The pair as a test says that may look several times; each of the pairs has its part of the error."""
+    a, b = scores[pair.a], scores[pair.b]
+    level = 1 - (1 - LEVEL) / pairs
+    looks = sequential_test(a, b, planned, np.random.default_rng(0), level, figure)
+    difference = aggregate_difference(
+        a, b, np.random.default_rng(0), figure, level=max(LEVEL, looks.level)
+    )
+    better = {"a": pair.a, "b": pair.b, None: None}[looks.better]
+    return pair._replace(difference=difference, better=better, looks=looks)
+
+
+def _more_seeds(difference: Estimate, scores: Scores, pairs: int) -> int | None:
+    """How many more seeds would decide a pair that is not decided; None where none would."""
+    seeds = min(len(values) for values in scores.values())
+    more = stats.more_seeds(difference.value, difference.error, seeds)
+    if more is None:
+        return None
+    # all swaps of n pairs give 2 / 2ⁿ at the least, which Holm's first step multiplies
+    least = math.ceil(math.log2(2 * pairs / (1 - LEVEL)) / len(scores))
+    return max(more, least - seeds, 1)
 
 
 # -- Equal terms ---------------------------------------------------------------------------------
@@ -233,16 +275,17 @@ def sentence(comparison: Comparison, pair: Pair) -> str:
     by = f"{number(abs(pair.difference.value))} [{number(lo)} .. {number(hi)}]{unit}"
     odds = f"a run of it is the better of two with probability {chance:.2f} [{ends[0]:.2f} .. {ends[1]:.2f}]"
     p = f"p = {pair.p:.2g}"
+    if pair.looks:
+        last = pair.looks.looks[-1]
+        p = f"at {last.seeds} seeds, look {len(pair.looks.looks)}"
     if pair.better:
         return f"{a} is better than {b}: {comparison.figure} higher by {by}, {p}; {odds}"
     if pair.difference.value == 0:
         return f"not decided: {a} and {b} have the same {comparison.figure}"
     more = (
-        f"about {pair.more_seeds} more seeds would decide at this effect size"
-        if pair.more_seeds
-        else "no number of seeds up to 1,000 would decide at this effect size"
+        f"not even {stats.MANY_SEEDS:,} more seeds would decide at this effect size"
         if pair.more_seeds is None
-        else "seeds are too few for any difference to decide"
+        else f"about {pair.more_seeds} more seeds would decide at this effect size"
     )
     return f"not decided: {a} before {b} by {by} in {comparison.figure}, {p}; {more}"
 

@@ -51,6 +51,7 @@ def _pair(pair: Pair) -> dict[str, Any]:
         },
         "better": pair.better,
         "more_seeds": pair.more_seeds,
+        "looks": [look._asdict() for look in pair.looks.looks] if pair.looks else None,
     }
 
 
