@@ -77,6 +77,7 @@ def plan(
         BadInput: an agent or a setting that cannot be, or budgets that differ.
     """
     from runners.command_line import parse_train
+    from runners.group import make_setting
 
     made = []
     for env in envs:
@@ -94,6 +95,8 @@ def plan(
     for i, name in enumerate(names):
         if name in names[:i]:
             raise BadInput(f"{made[i].name}: the same settings as {made[names.index(name)].name}")
+    for series in made:  # an agent that does not suit its environment is refused here, not by a job
+        make_setting(series.config)
     return made
 
 

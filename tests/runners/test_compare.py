@@ -1,0 +1,153 @@
+"""The command: what is missing is trained, in parallel; the verdict comes first; bad input is one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from runners import compare
+from runners.errors import BadInput
+
+SMALL = [
+    "--steps", "512", "--lanes", "8", "--eval-every", "256", "--eval-episodes", "1",
+    "--final-episodes", "2",
+]  # fmt: skip
+AGENTS = ["q_learning", "sarsa"]
+
+
+def argv(tmp_path, *more, agents=AGENTS, envs=("FrozenLake-v1",), seeds="2"):
+    return [
+        *agents, "--envs", *envs, "--seeds", seeds, "--jobs", "2", "--out", str(tmp_path / "runs"),
+        *SMALL, *more,
+    ]  # fmt: skip
+
+
+def trained(tmp_path):
+    """Every run folder and when its summary was written."""
+    return {
+        path.parent.name: path.stat().st_mtime_ns
+        for path in (tmp_path / "runs").glob("*/summary.json")
+    }
+
+
+@pytest.mark.slow
+def test_what_is_missing_is_trained_and_nothing_twice(tmp_path, capsys):
+    assert compare.main(argv(tmp_path)) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert "q_learning" in out[0]  # the verdict is first
+    folder = tmp_path / "runs" / out[-1].rpartition("/")[2]
+    record = json.loads((folder / "compare.json").read_text())
+    assert record["agents"] == AGENTS
+    assert [len(entry["scores"]) for entry in record["entries"]] == [2, 2]
+    before = trained(tmp_path)
+    assert len(before) == 2
+    # once more, with a seed more: only that is trained, in the same folders
+    assert compare.main(argv(tmp_path)) == 0
+    assert "finished before" in capsys.readouterr().err
+    assert trained(tmp_path) == before
+    assert compare.main(argv(tmp_path, seeds="3", agents=[*AGENTS, "sarsa --lr 0.3"])) == 0
+    told = capsys.readouterr().out
+    assert "sarsa (lr 0.3)" in told
+    assert len(trained(tmp_path)) == 3
+    # the run folders alone, named by hand, say the same as the agents did
+    names = sorted(trained(tmp_path))
+    assert compare.main([*names, "--out", str(tmp_path / "runs")]) == 0
+    assert "sarsa (lr 0.3)" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_command_that_is_killed_goes_on(tmp_path):
+    # long enough to be killed in the middle
+    command = [
+        sys.executable, "-m", "runners.compare",
+        *argv(tmp_path, "--quiet", envs=("FrozenLake-v1", "CliffWalking-v1")), "--steps", "200000",
+    ]  # fmt: skip
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while first.poll() is None and not list((tmp_path / "runs").glob("*/seed-*/metrics.jsonl")):
+        time.sleep(0.05)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    again = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert again.returncode == 0, again.stderr
+    assert len(trained(tmp_path)) == 4
+
+
+def test_seeds_of_a_new_run_are_spread_over_the_cores(tmp_path):
+    planned = compare.plan(AGENTS, ["FrozenLake-v1"], 512, [], str(tmp_path))
+    folder = planned[0].folder(str(tmp_path))
+    assert [list(part) for part in compare._parts(folder, range(5), 2)] == [[0, 1, 2], [3, 4]]
+    assert [list(part) for part in compare._parts(folder, range(5), 1)] == [[0, 1, 2, 3, 4]]
+    # seeds that train together already stay together
+    (folder.path / "groups" / "0-3").mkdir(parents=True)
+    assert [list(part) for part in compare._parts(folder, range(5), 2)] == [[0, 1, 2, 3, 4]]
+
+
+def test_the_looks_are_fixed_before_the_first():
+    def looks(*words):
+        return compare.looks_of(compare._asked(["a", "b", *words])[0])
+
+    assert looks("--seeds", "5") == [5, 10, 15, 20]
+    assert looks("--seeds", "5", "--max-seeds", "12") == [5, 10, 12]
+    assert looks("--seeds", "5", "--max-seeds", "5") == [5]
+    with pytest.raises(BadInput, match="takes at least --seeds = 5"):
+        looks("--seeds", "5", "--max-seeds", "4")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["dqm", "sarsa", "--envs", "CartPole-v1"], "dqm"),
+        (["dqn", "--envs", "CartPole-v1"], "takes two agents"),
+        (["dqn", "dqn", "--envs", "CartPole-v1"], "the same settings as dqn on CartPole-v1"),
+        (["dqn", "pqn"], "envs: none is named"),
+        (["dqn", "pqn", "--envs", "CartPole-v0"], "CartPole-v0"),
+        (["dqn", "pqn", "--envs", "CartPole-v1", "--stepz", "5"], "stepz"),
+        (["dqn", "pqn", "--envs", "CartPole-v1", "--until-solved"], "until_solved: agents are"),
+        (["dqn", "pqn --steps 999", "--envs", "CartPole-v1"], "no common budget"),
+        (["dqn", "pqn --n-step 3", "--envs", "CartPole-v1"], "n-step"),
+        (["sarsa", "dqn", "--envs", "CartPole-v1", "--steps", "500"], "sarsa"),
+        (["dqn", "pqn", "--envs", "CartPole-v1", "--max-seeds", "9"], "is for --until-decided"),
+        (["nowhere", "nobody"], "nowhere"),
+        (["nowhere", "nobody", "--steps", "10"], "--steps: is for agents that are trained"),
+        (["nowhere", "nobody", "--lr", "1"], "--lr: there is no such flag"),
+    ],
+)
+def test_bad_input_is_one_line_before_anything_is_trained(words, told, tmp_path, capsys):
+    assert compare.main([*words, "--out", str(tmp_path / "runs")]) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_one_seed_is_refused(capsys):
+    assert compare.main([*AGENTS, "--envs", "FrozenLake-v1", "--seeds", "1"]) == 2
+    assert "--seeds: got 1, takes a whole number from 2 on" in capsys.readouterr().err
+
+
+def test_tables_are_compared_without_training(tmp_path, capsys):
+    rows = [
+        f"{agent},e,{seed},{score + seed % 3}"
+        for agent, score in (("a", 0), ("b", 9))
+        for seed in range(8)
+    ]
+    path = tmp_path / "scores.csv"
+    path.write_text("\n".join(["agent,env,seed,score", *rows]))
+    assert compare.main([str(path), "--out", str(tmp_path / "runs")]) == 0
+    assert capsys.readouterr().out.startswith("b is better than a: IQM higher by 9 ")
+
+
+def test_a_run_that_is_not_done_is_named(tmp_path, capsys):
+    for name in ("one", "two"):
+        folder = tmp_path / "runs" / name
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(json.dumps({"agent": "dqn", "env": "CartPole-v1"}))
+    assert compare.main(["one", "two", "--out", str(tmp_path / "runs")]) == 2
+    assert "one: no seed is done" in capsys.readouterr().err

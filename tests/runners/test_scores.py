@@ -1,0 +1,110 @@
+"""What is compared: read from tables and run folders, told apart, on the same environments and seeds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from runners import scores
+from runners.errors import BadInput
+
+
+def table(tmp_path, text, name="scores.csv"):
+    path = tmp_path / name
+    path.write_text(text)
+    return path
+
+
+def test_a_table_of_scores(tmp_path):
+    path = table(tmp_path, "agent,env,seed,score,note\na,e,1,3.5,x\na,e,0,2,\nb,e,0,1,\n")
+    first, second = scores.of_csv(path)
+    assert (first.agent, first.env, first.seeds) == ("a", "e", (0, 1))
+    np.testing.assert_array_equal(first.finals, [2, 3.5])  # in the order of the seeds
+    assert first.curves == ()
+    assert np.isnan(first.budget)
+    assert second.seeds == (0,)
+
+
+def test_rows_with_steps_are_a_curve_whose_end_is_the_score(tmp_path):
+    path = table(tmp_path, "agent,env,seed,env_steps,seconds,score\na,e,0,100,1,5\na,e,0,200,2,7\n")
+    (entry,) = scores.of_csv(path)
+    np.testing.assert_array_equal(entry.curves[0].env_steps, [100, 200])
+    np.testing.assert_array_equal(entry.curves[0].means, [5, 7])
+    assert entry.finals == [7]
+    assert entry.budget == 200
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("agent,env,score\na,e,1\n", "has no column 'seed'"),
+        ("agent,env,seed,score\n", "has no rows"),
+        ("agent,env,seed,score\na,e,0,nan\n", "line 2: score: got nan"),
+        ("agent,env,seed,score\na,e,0,high\n", "line 2: score: got 'high'"),
+        ("agent,env,seed,score\na,e,0.5,1\n", "line 2: seed: got 0.5"),
+        ("agent,env,seed,score\na,e,-1,1\n", "line 2: seed: got -1"),
+        ("agent,env,seed,score\na,e,0,1\na,e,0,2\n", "line 3: seed 0 is there twice"),
+        ("agent,env,seed,env_steps,score\na,e,0,9,1\na,e,0,9,2\n", "line 3: seed 0 is there twice"),
+        ("agent,env,seed,score\na,e\n", "line 2: seed: got None"),
+    ],
+)
+def test_a_bad_table_is_named_with_its_line(tmp_path, text, told):
+    with pytest.raises(BadInput, match=told) as caught:
+        scores.of_csv(table(tmp_path, text))
+    assert "scores.csv" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_table_at_all(tmp_path):
+    with pytest.raises(BadInput, match="cannot be read"):
+        scores.of_csv(tmp_path / "none.csv")
+
+
+def entry(agent, env="e", seeds=(0, 1), finals=None, config=None, origin=""):
+    finals = np.arange(len(seeds), dtype=float) if finals is None else np.array(finals, float)
+    return scores.Entry(agent, env, tuple(seeds), finals, (), origin or f"{agent}-{env}", config)
+
+
+def test_agents_are_told_apart_by_what_they_differ_in():
+    plain = {"agent": "dqn", "steps": 10, "hyper": {"n_step": 1, "lr": 0.1}}
+    other = {"agent": "dqn", "steps": 10, "hyper": {"n_step": 3, "lr": 0.1}}
+    field = scores.field_of(
+        [entry("dqn", config=plain), entry("dqn", config=other, origin="x"), entry("pqn")]
+    )
+    assert field.agents == ("dqn (n_step 1)", "dqn (n_step 3)", "pqn")
+    assert field.entries["pqn", "e"].agent == "pqn"
+
+
+def test_settings_of_other_environments_tell_nothing_apart():
+    # the presets of two environments differ; on each there is one dqn
+    there = {"agent": "dqn", "hyper": {"lr": 0.1}}
+    here = {"agent": "dqn", "hyper": {"lr": 0.2}}
+    field = scores.field_of(
+        [
+            entry("dqn", "e", config=here),
+            entry("dqn", "f", config=there),
+            entry("b"),
+            entry("b", "f"),
+        ]
+    )
+    assert field.agents == ("dqn", "b")
+
+
+@pytest.mark.parametrize(
+    ("entries", "told"),
+    [
+        ([entry("a")], "a: takes two agents"),
+        ([], "nothing: takes two agents"),
+        ([entry("a"), entry("b"), entry("b", "f")], "a: has no run on f, only on e"),
+        ([entry("a"), entry("b", origin="same"), entry("b", origin="same")], "leave one out"),
+    ],
+)
+def test_fields_that_cannot_be(entries, told):
+    with pytest.raises(BadInput, match=told):
+        scores.field_of(entries)
+
+
+def test_some_of_the_seeds():
+    one = entry("a", seeds=(3, 5, 8), finals=[30, 50, 80]).only([8, 3])
+    assert one.seeds == (8, 3)
+    np.testing.assert_array_equal(one.finals, [80, 30])
