@@ -73,7 +73,10 @@ class _Timed:
     """A loop that learns already: its steps a second, and how much of the time it waits for rollouts."""
 
     def __init__(self, config: RunConfig, workers: int = 0) -> None:
+        from runners.train import torch_set
+
         self.loop, self.rows = Loop(config, 1, workers), config.rollout_length * config.lanes
+        self.setting = partial(torch_set, config.threads, config.fast_matmul)
         self.waited = self.spent = self.handed_over = 0.0
         collect = self.loop.source.next
 
@@ -84,15 +87,17 @@ class _Timed:
             return rollout
 
         self.loop.source.next = clocked  # type: ignore[method-assign]
-        self.loop.run(-(-1_100 // self.rows) + 4)
+        with self.setting():
+            self.loop.run(-(-1_100 // self.rows) + 4)
         self.waited = 0.0
 
     def __call__(self) -> float:
         """Steps a second."""
         start, steps, before = time.perf_counter(), 0, self._transfer
-        while time.perf_counter() - start < SECONDS:
-            self.loop.run(1)
-            steps += self.rows
+        with self.setting():
+            while time.perf_counter() - start < SECONDS:
+                self.loop.run(1)
+                steps += self.rows
         self.spent += time.perf_counter() - start
         self.handed_over += self._transfer - before
         return steps / (time.perf_counter() - start)
@@ -107,44 +112,54 @@ class _Timed:
         """Of the learner's time, in which it waits."""
         return self.waited / self.spent
 
+    def updating(self) -> float:
+        """Steps a second that the updates alone would allow."""
+        with self.setting():
+            return UPDATE_EVERY * timed(lambda: self.loop.update(60), 60)
+
 
 def breakout() -> Iterator[Row]:
     """Steps a second of DQN on Breakout, by source, beside Stable-Baselines3 and beside the bound."""
-    half, low = {"block_size": LANES // 2}, {"lag": 1, "bf16": True}
+    plain: dict[str, Any] = {}
+    fast, low = {"compile": True, "fast_matmul": True}, {"bf16": True}
+    half = {"block_size": LANES // 2}
     sources = {
-        "local, lag 0": _Timed(_dqn()),
-        "overlap, lag 1": _Timed(_dqn(lag=1)),
-        "lockstep, 2 workers, lag 1": _Timed(_dqn(lag=1, **half), 2),
-        "async, 2 workers, lag up to 4": _Timed(_dqn(async_=True, max_lag=4, **half), 2),
-        "overlap, lag 1, bf16": _Timed(_dqn(**low)),
+        "local, lag 0": (_Timed(_dqn()), plain),
+        "overlap, lag 1": (_Timed(_dqn(lag=1)), plain),
+        "lockstep, 2 workers, lag 1": (_Timed(_dqn(lag=1, **half), 2), plain),
+        "async, 2 workers, lag up to 4": (_Timed(_dqn(async_=True, max_lag=4, **half), 2), plain),
+        "overlap, lag 1, compiled, fast products": (_Timed(_dqn(lag=1, **fast)), fast),
+        "overlap, lag 1, bf16": (_Timed(_dqn(lag=1, **low)), low),
     }
     # loops of their own: updates out of turn would be owed less of later
-    alone, alone_low = _Timed(_dqn()).loop, _Timed(_dqn(**low)).loop
+    alone = [_Timed(_dqn(**settings)) for settings in (plain, fast, low)]
+    simulator = alone[0].loop
     works: list[Callable[[], float]] = [
         _theirs(),
-        lambda: timed(lambda: alone.simulate(6), 6 * 16 * LANES),
-        lambda: UPDATE_EVERY * timed(lambda: alone.update(60), 60),
-        lambda: UPDATE_EVERY * timed(lambda: alone_low.update(60), 60),
-        *sources.values(),
+        lambda: timed(lambda: simulator.simulate(6), 6 * 16 * LANES),
+        *(one.updating for one in alone),
+        *(source for source, _ in sources.values()),
     ]
     try:
-        theirs, simulating, learning, learning_low, *ours = turns(*works)
+        theirs, simulating, *rates = turns(*works)
     finally:
-        for loop in (alone, alone_low, *(source.loop for source in sources.values())):
-            loop.close()
+        for one in (*alone, *(source for source, _ in sources.values())):
+            one.loop.close()
+    learning, ours = rates[: len(alone)], rates[len(alone) :]
     yield Row("Stable-Baselines3, 8 environments", f"{theirs:,.0f} steps/s", "")
     yield Row("simulating and acting alone", f"{simulating:,.0f} steps/s", "")
-    yield Row("updates alone, one every 4 steps", f"{learning:,.0f} steps/s", "")
-    yield Row("the same, bf16", f"{learning_low:,.0f} steps/s", "")
-    for (name, source), rate in zip(sources.items(), ours, strict=True):
+    names = ("", ", compiled, fast products", ", bf16")
+    for name, updates in zip(names, learning, strict=True):
+        yield Row(f"updates alone, one every 4 steps{name}", f"{updates:,.0f} steps/s", "")
+    for (name, (source, settings)), rate in zip(sources.items(), ours, strict=True):
         figure = f"{rate:,.0f} steps/s, {source.share:.0%} waiting"
         yield Row(name, figure, f"Stable-Baselines3: {theirs:,.0f}", rate / theirs)
-        updates = learning_low if "bf16" in name else learning
+        updates = learning[[plain, fast, low].index(settings)]
         bound = min(simulating, updates)  # beside each other
         if name.startswith("local"):
             bound = 1 / (1 / simulating + 1 / updates)  # in turns
         yield Row("", "", f"bound: {bound:,.0f}", rate / bound)
-    lockstep = sources["lockstep, 2 workers, lag 1"]
+    lockstep, _ = sources["lockstep, 2 workers, lag 1"]
     part = lockstep.handed_over / lockstep.spent
     yield Row("handing over, of the time in lockstep", f"{part:.2%}", "")
     yield Row("async", f"{ours[3]:,.0f} steps/s", f"lockstep: {ours[2]:,.0f}", ours[3] / ours[2])
