@@ -15,6 +15,7 @@ class AgentEntry(NamedTuple):
     linear: bool = False  # learns weights of fixed features: needs rows of numbers
     compiles: bool = False  # its gradient step can be compiled
     one_lane: bool = False  # learns from a single stream of steps: takes one lane a seed
+    own_loop: bool = False  # another library's, which simulates and learns in a loop of its own
 
     @property
     def fused(self) -> bool:

@@ -156,7 +156,24 @@ class Actor(Protocol):
         """Act with these from now on."""
 
 
-class Learner(Protocol):
+class Learned(Protocol):
+    """What has been learned so far, for whoever keeps the records."""
+
+    def params(self) -> Params:
+        """A copy of what the actors need."""
+
+    def metrics(self) -> dict[str, Array]:
+        """Means ``[K]`` of the latest update's metrics; reading waits for the device."""
+
+    def keep(self, seeds: Sequence[int]) -> None:
+        """Go on with the seeds at these positions of the group only."""
+
+    @property
+    def updates(self) -> int:
+        """Gradient steps done, a seed."""
+
+
+class Learner(Learned, Protocol):
     """Turns rollouts into parameters. Every method leaves simulators, files and clocks alone."""
 
     def observe(self, rollout: Rollout) -> None:
@@ -168,24 +185,11 @@ class Learner(Protocol):
     def update(self) -> None:
         """One gradient step."""
 
-    def params(self) -> Params:
-        """A copy of what the actors need."""
-
-    def metrics(self) -> dict[str, Array]:
-        """Means ``[K]`` of the latest update's metrics; reading waits for the device."""
-
     def state_dict(self) -> State:
         """All that decides the future, replay rows excepted."""
 
     def load_state_dict(self, state: State) -> None:
         """Go on from a `state_dict`."""
-
-    def keep(self, seeds: Sequence[int]) -> None:
-        """Go on with the seeds at these positions of the group only."""
-
-    @property
-    def updates(self) -> int:
-        """Gradient steps done, a seed."""
 
     @property
     def replay(self) -> Replay | None:

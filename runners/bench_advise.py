@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from agents import AGENTS
 from envs.cores import cores
 from runners.bound import WORTH, fitting_block
 from runners.errors import BadInput
@@ -22,7 +21,7 @@ from runners.resolve import FUSED_ROWS, MAX_LAG
 from runners.train import torch_set
 
 if TYPE_CHECKING:
-    from runners.config import RunConfig
+    from runners.config import AGENTS, RunConfig
     from runners.measure import Loop
 
 SECONDS, ROUNDS = 1.0, 3

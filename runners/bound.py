@@ -7,8 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from agents import AGENTS
-from runners.config import RunConfig
+from runners.config import AGENTS, RunConfig
 from runners.resolve import FUSED_ROWS
 from runners.timing import BESIDE, Part
 
@@ -121,6 +120,8 @@ def advice(spent: Spent, config: RunConfig, cores: int) -> str:
         what = _fewer(
             spent, "save", config, checkpoint_every=seldom if seldom <= config.steps else 0
         )
+    elif AGENTS[config.agent].own_loop:
+        what = "the loop is another library's own, which no setting of the run divides"
     elif fused := _fused(config):
         rest = max(spent.of("evaluate", "save"), 1e-3 * spent.wall)
         what = f"{fused} would act, step and learn in one compiled loop, at most {_times(spent.wall / rest)}"

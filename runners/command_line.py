@@ -20,13 +20,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple
 
-from agents import AGENTS
 from agents.hyper import Kind, kinds
 from runners import presets, run_folder
 from runners.config import (
+    AGENTS,
     DEFAULT_AGENT,
     DEFAULT_ENV,
-    OTHER_NAMES,
     RUN_KINDS,
     Json,
     Options,
@@ -40,6 +39,7 @@ from runners.config import (
     to_json,
 )
 from runners.errors import BadInput, nearest
+from runners.flag_names import OTHER_NAMES
 from runners.resolve import OPEN, default_settings, resolve
 
 USAGE = (
@@ -102,7 +102,8 @@ def parse_train(argv: Sequence[str]) -> Train:
         **{f.field: values.pop(f.field) for f in flags.values() if f.group == "other"}
     )
     lag_is_told = values["async_"] or "lag" in given or "lag" in flatten(base)
-    if options.workers and not lag_is_told and not agent_entry(agent).tabular:
+    entry = agent_entry(agent)
+    if options.workers and not (lag_is_told or entry.tabular or entry.own_loop):
         # in processes of their own they may as well simulate while the learner learns
         values["lag"] = 1
     values["env_options"] = defaults["env_options"] | _env_options(values["env_options"])

@@ -14,14 +14,16 @@ import math
 import re
 import tomllib
 import typing
+from collections import ChainMap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from agents import AGENTS, AgentEntry
+from agents import AGENTS as OURS
+from agents import AgentEntry
 from agents.hyper import Kind, at_least, check_value, kind_of, kinds
-from runners import provenance
+from runners import provenance, sb3
 from runners.errors import BadInput, nearest
 
 Scalar = bool | int | float | str | None
@@ -30,6 +32,8 @@ Json = dict[str, Any]
 DEFAULT_AGENT, DEFAULT_ENV = "pqn", "CartPole-v1"
 FILE_LIMIT = 1_000_000  # bytes; a configuration is a few hundred
 BITS = ("torch", "gymnasium", "mujoco")  # whose major versions may change bits
+AGENTS: Mapping[str, AgentEntry] = ChainMap(sb3.AGENTS, OURS)
+"""The lab's own agents, then Stable-Baselines3's."""
 _PATH_SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -99,6 +103,8 @@ class RunConfig:
                 )
         if type(self.hyper) is not hyper_class(self.agent):
             raise BadInput(f"hyper: got {type(self.hyper).__name__}, not {self.agent}'s own")
+        if AGENTS[self.agent].own_loop:
+            sb3.check_settings(self)
         _check_blocks(self)
         _check_source(self)
         _check_async(self)
@@ -174,22 +180,6 @@ RUN_KINDS: dict[str, Kind] = {
     if name not in _OWN
 }
 """What each of the run's scalar settings takes."""
-
-
-OTHER_NAMES = {
-    "learning-rate": "lr",
-    "discount": "gamma",
-    "buffer-size": "replay-size",
-    "num-envs": "lanes",
-    "n-envs": "lanes",
-    "total-timesteps": "steps",
-    "timesteps": "steps",
-    "net-arch": "hidden",
-    "num-steps": "rollout-length",
-    "tau": "target-tau",
-    "exploration-final-eps": "epsilon-end",
-}
-"""What other libraries call a flag, where no likeness would find it."""
 
 
 def agent_entry(agent: str) -> AgentEntry:
@@ -334,7 +324,8 @@ def difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
 def config_id(config: RunConfig, versions: Mapping[str, str | None] | None = None) -> str:
     """Ten hex digits over all that can change a bit, major versions included; never a seed."""
     found = provenance.versions() if versions is None else versions
-    majors = {name: (found.get(name) or "").partition(".")[0] for name in BITS}
+    others = ("stable_baselines3",) if AGENTS[config.agent].own_loop else ()
+    majors = {name: (found.get(name) or "").partition(".")[0] for name in (*BITS, *others)}
     text = json.dumps(
         {"config": to_json(config), "versions": majors},
         sort_keys=True, separators=(",", ":"), allow_nan=False,
@@ -345,9 +336,10 @@ def config_id(config: RunConfig, versions: Mapping[str, str | None] | None = Non
 def run_name(config: RunConfig, versions: Mapping[str, str | None] | None = None) -> str:
     """The run folder's name, ``<agent>-<env>-<config_id>``, safe as a part of a path."""
     digits = config_id(config, versions)
-    room = 100 - len(config.agent) - len(digits) - 2
+    agent = config.agent.replace(":", "-")
+    room = 100 - len(agent) - len(digits) - 2
     env = re.sub(r"[^A-Za-z0-9._-]", "-", config.env)[:room]
-    name = f"{config.agent}-{env}-{digits}"
+    name = f"{agent}-{env}-{digits}"
     if not is_path_safe(name):
         raise BadInput(f"agent {config.agent!r}: a folder cannot be called {name!r}")
     return name

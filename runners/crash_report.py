@@ -158,7 +158,7 @@ def one_text(text: str) -> str:
 
 def simulated_by(config: RunConfig, purpose: Purpose) -> Simulated:
     """What a run of this configuration steps for this purpose."""
-    from agents import AGENTS
+    from runners.config import AGENTS
 
     async_lanes = purpose == Purpose.EVALUATION and config.backend == "async"
     return Simulated(

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 import envs
-from agents import AGENTS
 from agents.contract import Learner
 from agents.networks import is_image
 from envs.contract import (
@@ -30,7 +29,7 @@ from envs.contract import (
 from envs.cores import cores, limited
 from runners import seeding
 from runners.checked import CheckedSimulator, making
-from runners.config import RunConfig
+from runners.config import AGENTS, RunConfig
 from runners.errors import BadInput
 from runners.evaluation import Evaluator
 from runners.journal import Block, new_journal
@@ -106,7 +105,8 @@ def make_setting(config: RunConfig) -> Setting:
     limit = envs.time_limit(config.env, **config.env_options)
     agent = importlib.import_module(AGENTS[config.agent].module)
     setting = Setting(config, spec, _mdp(config, spec), resumable, overlaps, limit, agent)
-    if setting.make_actor([np.random.default_rng(0)]).initial_state(1):
+    remembers = bool(setting.make_actor([np.random.default_rng(0)]).initial_state(1))
+    if remembers or AGENTS[config.agent].own_loop:
         setting.mdp = None  # values of more than the present state have no place on a map of states
     return setting
 
@@ -224,6 +224,10 @@ def make_source(
 def check_workers(setting: Setting, seeds: int, workers: int) -> None:
     """Refuse workers where they are no use, or more than the smallest group of seeds has blocks."""
     c = setting.config
+    if workers and AGENTS[c.agent].own_loop:
+        raise BadInput(
+            f"workers: are not for {c.agent}, which simulates in a loop of its own: leave --workers out"
+        )
     if workers and AGENTS[c.agent].tabular:
         raise BadInput(
             f"workers: {c.agent} learns at every step, before the next; workers are for agents that learn "

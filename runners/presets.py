@@ -9,6 +9,9 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Mapping
 
+from runners import sb3
+from runners.sb3 import presets as sb3_presets
+
 Value = bool | int | float | str | tuple[int, ...] | tuple[float, ...]
 Settings = Mapping[str, Value]
 
@@ -47,6 +50,8 @@ AGENT_DEFAULTS: Mapping[str, Settings] = {
     "r2d2": {"lanes": 8, "rollout_length": 40},  # sequences of 80 rows overlap by half
     "pqn": {"lanes": 128, "rollout_length": 16},
     "stream_q": {"lanes": 1, "rollout_length": 1},  # each step is learned before the next is taken
+    # as Stable-Baselines3 does where nobody says otherwise
+    **{name: {"lanes": 1} for name in sb3.AGENTS},
 }
 
 
@@ -289,6 +294,7 @@ PRESETS: Mapping[tuple[str, str], Settings] = {
         if agent not in ("r_max", "monte_carlo")
         for env, table in _TABLES.items()
     },
+    **sb3_presets.PRESETS,
 }
 """By agent and environment id; ``ALE/*`` stands for all ids that begin so."""
 

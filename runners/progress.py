@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from agents.contract import Array, Learner, NonFiniteLoss, Params, Rollout, State
+from agents.contract import Array, Learned, NonFiniteLoss, Params, Rollout, State
 from runners import stats
 from runners.config import RunConfig
 from runners.console import Status
@@ -18,7 +18,7 @@ from runners.episodes import EpisodeCounter
 from runners.evaluation import Evaluator, Purpose
 from runners.health import Health
 from runners.run_folder import SeedFolder
-from runners.sources import Plan, Source
+from runners.sources import Plan, Simulating
 from runners.timing import Times, shares
 
 METRIC_LINES = 200  # in metrics.jsonl, over a whole run
@@ -109,8 +109,8 @@ class Progress:
         config: RunConfig,
         threshold: float | None,
         seeds: Sequence[int],
-        source: Source,
-        learner: Learner,
+        source: Simulating,
+        learner: Learned,
         evaluator: Evaluator,
         folders: Callable[[int], SeedFolder],
         save_weights: Callable[[int, str, Params], None],

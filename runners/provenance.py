@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "numpy", "scipy", "numba", "gymnasium", "mujoco")
+PACKAGES = ("torch", "numpy", "scipy", "numba", "gymnasium", "mujoco", "stable_baselines3")
 
 
 @functools.cache

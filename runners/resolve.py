@@ -10,10 +10,11 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from agents import AGENTS, AgentEntry
+from agents import AgentEntry
 from agents.hyper import check_value, kinds
-from runners import presets
+from runners import presets, sb3
 from runners.config import (
+    AGENTS,
     DEFAULT_AGENT,
     DEFAULT_ENV,
     RUN_KINDS,
@@ -72,18 +73,19 @@ def resolve(agent: str, env: str, settings: Mapping[str, Any]) -> RunConfig:
             f"steps: there is no preset of {agent} on {env}; say how long: --steps 100000"
         )
     entry = agent_entry(agent)
-    tabular = entry.tabular
     if entry.stepwise:
         rest["horizon"] = _horizon(env, run["env_options"], rest["horizon"])
         rest["total_steps"] = rest["total_steps"] or run["steps"]
     run["device"] = _device(run["device"], entry)
     if run["source"] == "auto":
         run["source"] = "fused" if entry.fused and run["backend"] == "tabular" else "local"
-    run["block_size"] = run["block_size"] or run["lanes"]
     if run["async_"] and not run["max_lag"]:
         run["max_lag"] = MAX_LAG
-    _resolve_lengths(run, tabular)
-    config = RunConfig(agent=agent, hyper=make_hyper(agent, rest), env=env, **run)
+    hyper = make_hyper(agent, rest)
+    if entry.own_loop:
+        sb3.settle(run, hyper)
+    _resolve_lengths(run, entry)
+    config = RunConfig(agent=agent, hyper=hyper, env=env, **run)
     if config.until_solved and threshold(env) is None:
         raise BadInput(f"until_solved: {env} has no reward threshold; give --steps instead")
     return config
@@ -99,12 +101,15 @@ def _check_loosely(run: Mapping[str, Any]) -> None:
             check_value(name, value, RUN_KINDS[name])
 
 
-def _resolve_lengths(run: dict[str, Any], tabular: bool) -> None:
+def _resolve_lengths(run: dict[str, Any], entry: AgentEntry) -> None:
     fused = run["source"] == "fused"
-    run["rollout_length"] = run["rollout_length"] or (FUSED_ROWS if fused else 1 if tabular else 16)
+    length = FUSED_ROWS if fused else 1 if entry.tabular else 16
+    run["rollout_length"] = run["rollout_length"] or length
+    run["block_size"] = run["block_size"] or run["lanes"]
     # Whole rollouts between evaluations, or every evaluation would cut one short. A fused source
-    # does not care: its learner sees single steps.
-    unit = 1 if fused else run["lanes"] * run["rollout_length"]
+    # does not care: its learner sees single steps; nor does a loop of its own, which nothing cuts.
+    whole = run["lanes"] * (1 if entry.own_loop else run["rollout_length"])
+    unit = 1 if fused else whole
     run["eval_every"] = run["eval_every"] or math.ceil(run["steps"] / 20 / unit) * unit
     run["checkpoint_every"] = run["checkpoint_every"] or 2 * run["eval_every"]
 
@@ -157,7 +162,9 @@ def threshold(env: str) -> float | None:
 
 def check_fit(config: RunConfig, spec: Spec) -> None:
     """Refuse an agent that cannot act in the environment or cannot read what it shows."""
-    if not spec.num_actions:
+    if AGENTS[config.agent].own_loop:
+        sb3.check_fit(config, spec)
+    elif not spec.num_actions:
         raise BadInput(f"{config.agent} takes discrete actions; {config.env}'s are continuous")
     if getattr(config.hyper, "end_on_life_loss", False) and not spec.life_loss:
         raise BadInput(f"end_on_life_loss: {config.env} tells no lost lives; leave it out")

@@ -59,7 +59,7 @@ def run(
     from runners.crash_report import reported
     from runners.memory_plan import check_memory
     from runners.resolve import threshold as threshold_of
-    from runners.run_group import train_group
+    from runners.run_group import train_group as train_ours
     from runners.summary import summarise
 
     if not seeds or any(isinstance(s, bool) or not operator.index(s) >= 0 for s in seeds):
@@ -75,7 +75,13 @@ def run(
     with reported(folder_of_run, config):
         setting = groups.make_setting(config)
     groups.check_workers(setting, len(seeds), workers)
-    if agent_entry(config.agent).gradient:  # tables are small, and want no replay
+    entry, train_group = agent_entry(config.agent), train_ours
+    if entry.own_loop:
+        from runners.sb3 import train as theirs
+
+        train_group = theirs.train_seed
+        theirs.check_memory(setting, console)
+    elif entry.gradient:  # tables are small, and want no replay
         check_memory(setting, len(seeds), console)
     threshold = threshold_of(config.env)
     if fresh:

@@ -17,7 +17,25 @@ class Plan(NamedTuple):
     following: Plan | None = None  # what comes after it; None where the source is to be at rest
 
 
-class Source(Protocol):
+class Simulating(Protocol):
+    """What simulates, for whoever keeps the records."""
+
+    def keep(self, seeds: Sequence[int]) -> None:
+        """Go on with the seeds at these positions of the group only."""
+
+    @property
+    def pending(self) -> int:
+        """Rollouts that are under way or done and have not been asked for; 0: at rest.
+
+        A state is taken and seeds leave at rest only.
+        """
+
+    @property
+    def resumable(self) -> bool:
+        """Whether every simulator gives its state, so that any moment can be a checkpoint."""
+
+
+class Source(Simulating, Protocol):
     """Gives rollouts of all lanes of a group of seeds."""
 
     def next(self, plan: Plan) -> Rollout:
@@ -32,16 +50,6 @@ class Source(Protocol):
     def load_state_dict(self, state: State) -> None:
         """Go on from a `state_dict`."""
 
-    def keep(self, seeds: Sequence[int]) -> None:
-        """Go on with the seeds at these positions of the group only."""
-
-    @property
-    def pending(self) -> int:
-        """Rollouts that are under way or done and have not been asked for; 0: at rest.
-
-        A state is taken and seeds leave at rest only.
-        """
-
     @property
     def replaced(self) -> int:
         """Workers that died or hung so far, and whose lanes began anew."""
@@ -49,10 +57,6 @@ class Source(Protocol):
     @property
     def times(self) -> Times:
         """Where this process's time goes, and that of workers."""
-
-    @property
-    def resumable(self) -> bool:
-        """Whether every simulator gives its state, so that any moment can be a checkpoint."""
 
     def close(self) -> None:
         """Let go of the simulators."""
