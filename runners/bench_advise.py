@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from envs.cores import cores
 from runners.bound import WORTH, fitting_block
+from runners.config import AGENTS
 from runners.errors import BadInput
 from runners.resolve import FUSED_ROWS, MAX_LAG
 from runners.train import torch_set
 
 if TYPE_CHECKING:
-    from runners.config import AGENTS, RunConfig
+    from runners.config import RunConfig
     from runners.measure import Loop
 
 SECONDS, ROUNDS = 1.0, 3

@@ -32,6 +32,7 @@ examples:
   python -m runners.evaluate last
   python -m runners.evaluate pqn-CartPole --episodes 1000 --seed 0 3
   python -m runners.evaluate runs/pqn-CartPole-v1-0123456789 --last --quiet
+  python -m runners.evaluate elsewhere/model.zip --env CartPole-v1 --trust
 
 exit status: 0 done, 2 bad input, 5 the simulator failed"""
 
@@ -214,6 +215,14 @@ def _parser() -> RunParser:
     add("--seed", type=at_least(0), nargs="+", metavar="S", help="some of its seeds (all)")
     add("--out", default="runs", metavar="DIR", help="where run folders are looked for (runs)")
     add("--quiet", action="store_true", help="print the mean over seeds and nothing else")
+    zips = parser.add_argument_group("a model of Stable-Baselines3, model.zip instead of RUN")
+    zips.add_argument("--env", metavar="ID", help="environment id")
+    zips.add_argument(
+        "--algo", choices=("dqn", "ppo", "a2c", "sac", "td3"), help="whose (as it says itself)"
+    )
+    zips.add_argument(
+        "--trust", action="store_true", help="load it, though loading one runs code that it holds"
+    )
     return parser
 
 
@@ -221,8 +230,13 @@ def _parser() -> RunParser:
 def main(argv: Sequence[str]) -> int:
     """Read the command line, play, print."""
     asked = _parser().parse_args(argv)
-    run = open_run(asked.run, asked.out)
     from runners.train import torch_set
+
+    if asked.run.endswith(".zip"):
+        return _zip(asked)
+    if asked.env or asked.algo or asked.trust:
+        raise BadInput("--env, --algo and --trust: are for a model.zip; a run folder knows its own")
+    run = open_run(asked.run, asked.out)
 
     with torch_set():
         found = evaluate(run, asked.seed, asked.episodes, asked.last)
@@ -237,6 +251,32 @@ def main(argv: Sequence[str]) -> int:
     print_evaluation(found, title)
     if skipped := sorted(set(asked.seed or run.seeds()) - set(found.seeds)):
         sys.stdout.write(f"not trained yet: seed {', '.join(map(str, skipped))}\n")
+    return 0
+
+
+def _zip(asked: argparse.Namespace) -> int:
+    """Play a model of Stable-Baselines3."""
+    from pathlib import Path
+
+    from runners.sb3 import zips
+    from runners.train import torch_set
+
+    if asked.last:
+        raise BadInput("--last: a model.zip has one set of weights; leave it out")
+    if not asked.env:
+        raise BadInput(f"--env: is missing; {asked.run} does not say what it was trained on")
+    path = Path(asked.run)
+    algo = zips.algorithm_in(path, asked.algo)
+    zips.check_trust(path, asked.trust)
+    with torch_set():
+        found = zips.evaluate(path, algo, asked.env, asked.seed or [0], asked.episodes)
+    if asked.quiet:
+        sys.stdout.write(f"{found.returns.mean()}\n")
+        return 0
+    plural = "s" * (asked.episodes != 1)
+    print_evaluation(
+        found, f"{path.name} ({algo}) on {asked.env}, {asked.episodes} episode{plural}"
+    )
     return 0
 
 

@@ -125,7 +125,15 @@ def _mdp(config: RunConfig, spec: Spec) -> FiniteMDP | None:
 
 
 def make_learner(setting: Setting, seeds: Sequence[int]) -> Learner:
-    """The learner of a group, each seed drawing from its own streams."""
+    """The learner of a group, each seed drawing from its own streams.
+
+    Raises:
+        BadInput: the agent learns in a loop of its own, where only `runners.train` can have it learn.
+    """
+    if AGENTS[setting.config.agent].own_loop:
+        raise BadInput(
+            f"{setting.config.agent} learns in a loop of its own: it is for runners.train alone"
+        )
     learner: Learner = setting.agent.make_learner(
         setting.config.hyper,
         setting.spec,

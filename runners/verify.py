@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from runners import checkpoint
-from runners.config import Options, RunConfig, run_name, to_json
+from runners.config import AGENTS, Options, RunConfig, run_name, to_json
 from runners.errors import BadInput, RunFailed
 from runners.run_folder import RunFolder
 from runners.state_tree import digest_jsonl
@@ -29,6 +29,10 @@ def verify_resume(config: RunConfig, options: Options) -> int:
         RunFailed: one of the runs failed by itself.
         BadInput: no two runs of the configuration have the same bits.
     """
+    if AGENTS[config.agent].own_loop:
+        raise BadInput(
+            f"verify_resume: {config.agent} cannot go on where it stopped: it begins again; leave it out"
+        )
     if config.async_:
         raise BadInput(
             "verify_resume: async workers go at their own pace, no two runs have the same bits; leave "

@@ -278,6 +278,7 @@ def _check_updates(gradient_steps: int) -> None:
 
 def make_actor(config: Config, spec: Spec, generators: Sequence[np.random.Generator]) -> SB3Actor:
     """Greedy policies, one a generator; nothing is drawn from them."""
-    from runners.sb3.policy import SB3Actor  # and torch with it: the help need not wait for it
+    from runners.sb3 import policy  # and torch with it: the help need not wait for it
 
-    return SB3Actor(config, spec, len(generators))
+    policies = [policy.make_policy(config, spec) for _ in generators]
+    return policy.SB3Actor(policies, spec, policy.frames_of(config))

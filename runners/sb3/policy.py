@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,7 +46,7 @@ def policy_space(config: Config, spec: Spec) -> spaces.Space[Any]:
     """What its policy looks at."""
     space = lane_space(spec)
     if stacks(spec):
-        return spaces.Box(0, 255, (_frames(config), *spec.obs_shape), np.uint8)
+        return spaces.Box(0, 255, (frames_of(config), *spec.obs_shape), np.uint8)
     if not isinstance(space, spaces.Box) or not is_image_space(space):
         return space
     first = is_image_space_channels_first(space)
@@ -102,16 +102,15 @@ class SB3Actor:
 
     stored = False
 
-    def __init__(self, config: Config, spec: Spec, seeds: int) -> None:
-        self.config, self.spec = config, spec
-        self.policies = [make_policy(config, spec) for _ in range(seeds)]
-        self.normalizers: list[tuple[Array, Array] | None] = [None] * seeds
+    def __init__(self, policies: Sequence[Any], spec: Spec, frames: int = 1) -> None:
+        self.policies, self.spec, self.frames = policies, spec, frames
+        self.normalizers: list[tuple[Array, Array] | None] = [None] * len(policies)
 
     def initial_state(self, lanes: int) -> State:
         """``frames`` [K, n, k, H, W]; {} where there is one only."""
-        if not stacks(self.spec) or _frames(self.config) == 1:
+        if not stacks(self.spec) or self.frames == 1:
             return {}
-        shape = (len(self.policies), lanes, _frames(self.config), *self.spec.obs_shape)
+        shape = (len(self.policies), lanes, self.frames, *self.spec.obs_shape)
         return {"frames": np.zeros(shape, np.uint8)}
 
     def act(
@@ -141,7 +140,8 @@ class SB3Actor:
             policy.load_state_dict(own)
 
 
-def _frames(config: Config) -> int:
+def frames_of(config: Config) -> int:
+    """The newest images that it looks at."""
     return getattr(config, "frame_stack", 1)
 
 

@@ -19,6 +19,13 @@ _ACROBOT_DQN: Settings = {
     "net_arch": (256, 256),
 }  # fmt: skip
 
+# Evaluations as our own agents' on Atari have them. The Zoo's AtariWrapper clips rewards, too; it also ends
+# episodes at a lost life and begins them by pressing fire, which the lab's presets of Atari do not.
+_ATARI: Settings = {
+    "steps": 10_000_000, "eval_every": 250_000, "eval_episodes": 5, "final_episodes": 5,
+    "frame_stack": 4, "reward_clip": 1.0, "net_arch": (),
+}  # fmt: skip
+
 PRESETS: Mapping[tuple[str, str], Settings] = {
     ("sb3:dqn", "CartPole-v1"): {
         "steps": 50_000, "learning_rate": 2.3e-3, "batch_size": 64, "buffer_size": 100_000,
@@ -60,6 +67,16 @@ PRESETS: Mapping[tuple[str, str], Settings] = {
         "steps": 200_000, "lanes": 8, "gamma": 0.995, "n_steps": 5, "learning_rate": 8.3e-4,
         "learning_rate_schedule": "linear", "ent_coef": 1e-5,
     },
+    ("sb3:dqn", "ALE/*"): {
+        **_ATARI, "buffer_size": 100_000, "learning_rate": 1e-4, "batch_size": 32,
+        "learning_starts": 100_000, "target_update_interval": 1_000, "train_freq": 4,
+        "gradient_steps": 1, "exploration_fraction": 0.1, "exploration_final_eps": 0.01,
+    },
+    ("sb3:ppo", "ALE/*"): {
+        **_ATARI, "lanes": 8, "n_steps": 128, "n_epochs": 4, "batch_size": 256,
+        "learning_rate": 2.5e-4, "learning_rate_schedule": "linear", "clip_range": 0.1,
+        "clip_range_schedule": "linear", "vf_coef": 0.5, "ent_coef": 0.01,
+    },
     ("sb3:sac", "Pendulum-v1"): {"steps": 20_000, "learning_rate": 1e-3},
     ("sb3:td3", "Pendulum-v1"): {
         "steps": 20_000, "gamma": 0.98, "buffer_size": 200_000, "learning_starts": 10_000,
@@ -67,4 +84,4 @@ PRESETS: Mapping[tuple[str, str], Settings] = {
         "net_arch": (400, 300),
     },
 }  # fmt: skip
-"""By agent and environment id."""
+"""By agent and environment id; ``ALE/*`` stands for all ids that begin so."""
