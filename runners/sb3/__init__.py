@@ -74,15 +74,6 @@ def check_settings(config: RunConfig) -> None:
         raise BadInput(f"backend: got async, takes sync: {name} steps its lanes in this process")
 
 
-def lane_backend(backend: str) -> str:
-    """What simulates a single lane in training.
-
-    Gymnasium's vector classes take three times as long for one lane as its scalar environments, which
-    are what Stable-Baselines3 is made for. Evaluations use the configuration's backend, as everybody's.
-    """
-    return "sync" if backend == "native" else backend
-
-
 def check_fit(config: RunConfig, spec: Spec) -> None:
     """Refuse what Stable-Baselines3 cannot act in or cannot read.
 

@@ -2,41 +2,40 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import gymnasium
 import numpy as np
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecNormalize
 
 import envs
-from envs.contract import SimulatorError
-from runners.checked import CheckedSimulator, finite, making
+from envs.adapter import CheckedLane
+from envs.contract import LaneError, SimulatorError
+from envs.single import Single
+from runners.checked import finite, making
 from runners.config import RunConfig
 from runners.group import Setting
 from runners.journal import Block
-from runners.sb3 import lane_backend
 from runners.sb3.policy import action_space, lane_space, stacks
 from runners.timing import Times
 
 
 class Lane(gymnasium.Env[Any, Any]):
-    """One lane: scalars, observations in the dtype that the lab learns from, faults as the lab tells them.
-
-    The lab's simulators reset a lane in the step behind an end; a bare ``reset`` is that step.
-    """
+    """One lane: observations in the dtype that the lab learns from, faults as the lab tells them."""
 
     def __init__(self, setting: Setting, seed: int, lane: int, times: Times) -> None:
-        c, self.spec_of_lane, self.times = setting.config, setting.spec, times
+        c, self.seen_as, self.times = setting.config, setting.spec, times
         with making(c.env, Block(1, 0, seed, lane, lane)):
-            made = envs.make(c.env, 1, 0, lane_backend(c.backend), **c.env_options)
-        self.lanes = CheckedSimulator(made, c.env, first_lane=lane)
-        self.lane, self.clip = lane, getattr(c.hyper, "reward_clip", 0.0) or np.inf
+            self.lane = single(c, lane)
+        self.env_id, self.number = c.env, lane
+        self.clip = getattr(c.hyper, "reward_clip", 0.0) or np.inf
         self.observation_space, self.action_space = (
-            lane_space(self.spec_of_lane),
-            action_space(self.spec_of_lane),
+            lane_space(setting.spec),
+            action_space(setting.spec),
         )
-        self.steps, self.ended, self.reward = 0, False, 0.0
+        self.steps, self.reward = 0, 0.0
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -44,51 +43,67 @@ class Lane(gymnasium.Env[Any, Any]):
         """Begin an episode; a seed starts the lane's stream anew.
 
         Raises:
-            SimulatorError: it raised, or its observation is not of its space, or not finite.
+            SimulatorError: it raised, or its observation is not finite.
         """
         super().reset(seed=seed, options=options)
         self.times.lap("learn")
-        if self.ended and seed is None:
-            obs, *_ = self.lanes.step(self.steps, self.last)
-        else:
-            obs, _ = self.lanes.reset(self.steps, seed)
-        self.ended = False
+        try:
+            obs, _ = self.lane.reset(seed=seed)
+        except Exception as error:
+            self._raised("reset", error)
         self.times.lap("simulate")
         return self._seen(obs), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """One step; ``reward`` keeps what it gave before it was clipped.
+        """One step; ``self.reward`` keeps what it gave before it was clipped.
 
         Raises:
-            SimulatorError: as of `reset`, or the reward is not finite.
+            SimulatorError: it raised, or its observation or reward is not finite.
         """
         self.times.lap("learn")
-        self.last = np.asarray(action)[np.newaxis]
-        obs, reward, terminated, truncated, _ = self.lanes.step(self.steps, self.last)
+        try:
+            obs, reward, terminated, truncated, _ = self.lane.step(action)
+        except Exception as error:
+            self._raised("step", error)
         self.steps += 1
-        self.reward = float(reward[0])
-        if not np.isfinite(self.reward):
+        self.reward = float(reward)
+        if not math.isfinite(self.reward):
             self._bad(f"the reward is {self.reward}")
-        self.ended = bool(terminated[0] or truncated[0])
         seen = self._seen(obs)
         self.times.lap("simulate")
         clipped = min(max(self.reward, -self.clip), self.clip)
-        return seen, clipped, bool(terminated[0]), bool(truncated[0]), {}
+        return seen, clipped, bool(terminated), bool(truncated), {}
 
     def _seen(self, obs: Any) -> Any:
+        if self.seen_as.num_states:
+            return int(obs)
         if not finite(obs):
-            self._bad(f"the observation is {obs[0]}")
-        if self.spec_of_lane.num_states:
-            return int(obs[0])
-        shown = obs if stacks(self.spec_of_lane) else obs[0]
-        return shown.astype(self.spec_of_lane.obs_dtype, copy=False)
+            self._bad(f"the observation is {obs}")
+        shown = obs[np.newaxis] if stacks(self.seen_as) else obs
+        return shown.astype(self.seen_as.obs_dtype, copy=False)
 
-    def _bad(self, what: str) -> None:
-        raise SimulatorError(self.lanes.env_id, self.lane, self.steps, what)
+    def _raised(self, call: str, error: Exception) -> NoReturn:
+        what = error.what if isinstance(error, LaneError) else f"{call} raised {error!r}"
+        raise SimulatorError(self.env_id, self.number, self.steps, what) from error
+
+    def _bad(self, what: str) -> NoReturn:
+        raise SimulatorError(self.env_id, self.number, self.steps, what)
 
     def close(self) -> None:
         """Close the simulator."""
-        self.lanes.env.close()
+        self.lane.close()
+
+
+def single(config: RunConfig, lane: int) -> gymnasium.Env[Any, Any]:
+    """One lane of what the configuration's backend simulates.
+
+    Of Gymnasium's environments the scalar one, as ``sync`` steps it: it is what Stable-Baselines3 is made
+    for, and a vector class takes several times as long for a single lane.
+    """
+    c = config
+    if c.backend in ("native", "sync"):
+        return CheckedLane(envs.scalar(c.env, **c.env_options), lane)
+    return Single(envs.make(c.env, 1, 0, c.backend, **c.env_options), None, 1)
 
 
 class Lanes(DummyVecEnv):
