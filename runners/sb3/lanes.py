@@ -65,11 +65,11 @@ class Lane(gymnasium.Env[Any, Any]):
             obs, reward, terminated, truncated, _ = self.lane.step(action)
         except Exception as error:
             self._raised("step", error)
-        self.steps += 1
         self.reward = float(reward)
         if not math.isfinite(self.reward):
             self._bad(f"the reward is {self.reward}")
         seen = self._seen(obs)
+        self.steps += 1
         self.times.lap("simulate")
         clipped = min(max(self.reward, -self.clip), self.clip)
         return seen, clipped, bool(terminated), bool(truncated), {}
@@ -83,7 +83,11 @@ class Lane(gymnasium.Env[Any, Any]):
         return shown.astype(self.seen_as.obs_dtype, copy=False)
 
     def _raised(self, call: str, error: Exception) -> NoReturn:
-        what = error.what if isinstance(error, LaneError) else f"{call} raised {error!r}"
+        what = (
+            error.what
+            if isinstance(error, LaneError)
+            else f"{call} raised {type(error).__name__}: {error}"
+        )
         raise SimulatorError(self.env_id, self.number, self.steps, what) from error
 
     def _bad(self, what: str) -> NoReturn:
