@@ -47,7 +47,15 @@ class Timing(NamedTuple):
 
 
 def ways(config: RunConfig) -> Iterator[Way]:
-    """As it was asked for; then all others."""
+    """As it was asked for; then all others.
+
+    Raises:
+        BadInput: the agent runs a loop of its own, which no flag makes faster.
+    """
+    if AGENTS[config.agent].own_loop:
+        raise BadInput(
+            f"{config.agent} runs a loop of its own, which no flag of the lab makes faster"
+        )
     yield from stepped_by(config)
     yield from beside(config)
 

@@ -7,6 +7,7 @@ import pytest
 
 from runners import sb3, train
 from runners.config import config_id, from_json, to_json
+from runners.errors import BadInput
 from runners.resolve import make_config
 from tests.runners.toys import REFUSED
 
@@ -58,6 +59,13 @@ def test_ids_of_our_own_agents_do_not_depend_on_stable_baselines3():
     newer = {**versions, "stable_baselines3": "3.0"}
     assert config_id(ours, versions) == config_id(ours, newer)
     assert config_id(theirs, versions) != config_id(theirs, newer)
+
+
+def test_advice_is_for_our_own_loop():
+    from runners.bench_advise import measure
+
+    with pytest.raises(BadInput, match="which no flag of the lab makes faster"):
+        next(measure(make_config("sb3:dqn", "CartPole-v1")))
 
 
 def test_every_preset_can_be_configured():
