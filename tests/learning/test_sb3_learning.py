@@ -7,7 +7,7 @@ from runners.outcome import read_result
 from runners.resolve import make_config
 from runners.train import run
 
-pytestmark = [pytest.mark.learn, pytest.mark.slow]
+pytestmark = [pytest.mark.learn, pytest.mark.slow, pytest.mark.timeout(1_800)]
 
 
 @pytest.mark.parametrize("agent", ["sb3:dqn", "sb3:ppo"])
