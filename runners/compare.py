@@ -39,7 +39,7 @@ what may be compared:
   AGENT        as train takes it, sb3:dqn and the like included; flags of its own go with it in quotes
   RUN          a run folder, the unique beginning of its name, or last
   FILE.csv     columns agent, env, seed, score; with env_steps, rows of a seed are its curve
-  FILE         evaluations.npz or *.monitor.csv of Stable-Baselines3; name it NAME@ENV=FILE,...
+  NAME@ENV=FILE,...  Stable-Baselines3's evaluations.npz or *.monitor.csv, one a seed
 
 examples:
   python -m runners.compare dqn pqn sb3:dqn --envs CartPole-v1 Acrobot-v1 --seeds 10 --steps 50000
@@ -60,6 +60,13 @@ class Series(NamedTuple):
     name: str
     config: RunConfig
     argv: Sequence[str]  # of train, without seeds
+
+    @property
+    def alone(self) -> bool:
+        """Whether its seeds gain nothing by training together."""
+        from runners.config import agent_entry
+
+        return agent_entry(self.config.agent).own_loop
 
     def folder(self, out: str) -> RunFolder:
         """Where its run is, or will be."""
@@ -123,7 +130,8 @@ def train(
     at_once = at_once or cores()
     jobs, parts = [], {}
     for one in missing:
-        for part in _parts(one.folder(out), seeds, -(-at_once // len(missing))):
+        pieces = len(seeds) if one.alone else -(-at_once // len(missing))
+        for part in _parts(one.folder(out), seeds, pieces):
             name = f"{one.name}, {seed_range(part)}"
             asked = ["--seed", str(part[0]), "--seeds", str(len(part))]
             jobs.append(Job(name, [sys.executable, "-m", "runners.train", *one.argv, *asked]))
@@ -150,7 +158,7 @@ def train(
 def _parts(folder: RunFolder, seeds: Sequence[int], pieces: int) -> Iterator[Sequence[int]]:
     """Seeds for processes of their own: groups that were begun stay in one."""
     begun: list[Group] = folder.groups() if folder.path.is_dir() else []
-    if any(set(group.seeds) & set(seeds) for group in begun):
+    if any(len(group.seeds) > 1 and set(group.seeds) & set(seeds) for group in begun):
         yield seeds
         return
     size = -(-len(seeds) // pieces)
@@ -175,7 +183,10 @@ def read(sources: Sequence[str], out: str) -> list[Entry]:
 
     entries: list[Entry] = []
     for source in sources:
-        if source.endswith(".csv"):
+        name, given, files = source.partition("=")
+        if given:
+            entries.append(scores.of_records(name, files.split(",")))
+        elif source.endswith(".csv"):
             entries += scores.of_csv(Path(source))
         else:
             entries.append(scores.of_run(run_folder.find_run(source, out)))
@@ -287,7 +298,7 @@ def _asked(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 def is_agent(text: str) -> bool:
     """Whether a word of the command line names an agent, and not a run or a file."""
-    from agents import AGENTS
+    from runners.config import AGENTS
 
     first = text.split()[0] if text.split() else ""
     return first in AGENTS

@@ -165,6 +165,43 @@ def _of_points(
     return Entry(agent, env, tuple(ordered), finals, curves, str(path))
 
 
+WINDOW = 100  # training episodes that a score of them is the mean of
+
+
+def of_records(name: str, paths: Sequence[str]) -> Entry:
+    """Files of Stable-Baselines3 under a name that its user gives, ``AGENT@ENV``; one file a seed, from 0.
+
+    Evaluations are as ours. A Monitor's are training episodes, which explore: the score is the mean of
+    the last hundred, and so is every point of the curve.
+
+    Raises:
+        BadInput: the name is none, or a file is missing or malformed.
+    """
+    from runners import sb3_files
+
+    agent, at, env = name.partition("@")
+    if not (agent and at and env):
+        raise BadInput(
+            f"{name}: takes AGENT@ENV before the =, as in sb3@CartPole-v1=evaluations.npz"
+        )
+    curves, finals = [], []
+    for path in paths:
+        record = sb3_files.read(path)
+        means = record.returns.mean(axis=1)
+        if record.training:
+            sums = np.cumsum(np.concatenate([[0.0], means]))
+            counts = np.minimum(np.arange(1, len(means) + 1), WINDOW)
+            ends = np.arange(1, len(means) + 1)
+            means = (sums[ends] - sums[ends - counts]) / counts
+        # of episodes that ended in the same step, the last one's
+        last = np.append(np.diff(record.env_steps) > 0, True)
+        seconds = None if record.seconds is None else record.seconds[last]
+        curves.append(Curve(record.env_steps[last].astype(np.float64), seconds, means[last]))
+        finals.append(means[-1])
+    kind = ", ".join(paths)
+    return Entry(agent, env, tuple(range(len(paths))), np.array(finals), tuple(curves), kind)
+
+
 # -- Side by side --------------------------------------------------------------------------------
 
 

@@ -108,3 +108,41 @@ def test_some_of_the_seeds():
     one = entry("a", seeds=(3, 5, 8), finals=[30, 50, 80]).only([8, 3])
     assert one.seeds == (8, 3)
     np.testing.assert_array_equal(one.finals, [80, 30])
+
+
+# -- Stable-Baselines3's files -------------------------------------------------------------------
+
+
+def test_evaluations_of_stable_baselines3(tmp_path):
+    paths = []
+    for seed in range(2):
+        path = tmp_path / f"{seed}.npz"
+        np.savez(path, timesteps=[100, 200], results=[[1.0, 3.0], [5.0 + seed, 7.0]])
+        paths.append(str(path))
+    found = scores.of_records("sb3:dqn@CartPole-v1", paths)
+    assert (found.agent, found.env, found.seeds) == ("sb3:dqn", "CartPole-v1", (0, 1))
+    np.testing.assert_array_equal(found.finals, [6, 6.5])
+    np.testing.assert_array_equal(found.curves[0].means, [2, 6])
+    assert found.budget == 200
+
+
+def test_training_episodes_are_averaged_over_the_last_hundred(tmp_path):
+    # returns 0, 1, ..., 149 of ten steps each: the mean of the last hundred is that of 50..149
+    rows = "".join(f"{episode},10,{episode}.5\n" for episode in range(150))
+    path = tmp_path / "a.monitor.csv"
+    path.write_text(f'#{{"t_start": 5.0}}\nr,l,t\n{rows}')
+    found = scores.of_records("old@E", [str(path)])
+    assert found.finals == [np.arange(50, 150).mean()]
+    np.testing.assert_array_equal(found.curves[0].means[:3], [0, 0.5, 1])
+    assert found.budget == 1500
+
+
+@pytest.mark.parametrize("name", ["a", "@", "a@", "@e"])
+def test_a_file_takes_a_name(name):
+    with pytest.raises(BadInput, match="takes AGENT@ENV"):
+        scores.of_records(name, ["x.npz"])
+
+
+def test_a_file_that_is_missing():
+    with pytest.raises(BadInput, match=r"x\.npz"):
+        scores.of_records("a@e", ["x.npz"])
