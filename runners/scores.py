@@ -225,7 +225,7 @@ class Field(NamedTuple):
 
 
 def field_of(entries: Iterable[Entry]) -> Field:
-    """Entries side by side; agents of one name are told apart by the settings that they differ in.
+    """Entries side by side; of one name all but the first are told by the settings in which they differ from it.
 
     Raises:
         BadInput: fewer than two agents, or one that is missing on an environment.
@@ -248,38 +248,29 @@ def field_of(entries: Iterable[Entry]) -> Field:
 
 def _told_apart(entries: list[Entry]) -> list[Entry]:
     """Each entry with a name that no other on its environment has."""
-    counts: dict[tuple[str, str], int] = {}
-    for entry in entries:
-        counts[entry.agent, entry.env] = counts.get((entry.agent, entry.env), 0) + 1
-    several = {agent for (agent, _), count in counts.items() if count > 1}
+    seen: dict[tuple[str, str], Entry] = {}
     made = []
     for entry in entries:
-        name = entry.agent
-        if name in several:
-            alike = [other for other in entries if (other.agent, other.env) == (name, entry.env)]
-            name = f"{name} ({_differing(entry, alike)})"
-        made.append(dataclasses.replace(entry, agent=name))
-    seen: dict[tuple[str, str], Entry] = {}
-    for entry in made:
-        if other := seen.get((entry.agent, entry.env)):
+        first = next(e for e in entries if (e.agent, e.env) == (entry.agent, entry.env))
+        told = "" if entry is first else f" ({_differing(entry, first)})"
+        made.append(dataclasses.replace(entry, agent=f"{entry.agent}{told}"))
+        if other := seen.get((made[-1].agent, entry.env)):
             raise BadInput(
                 f"{entry.origin}: the same agent, environment and settings as {other.origin}; leave one out"
             )
-        seen[entry.agent, entry.env] = entry
+        seen[made[-1].agent, entry.env] = entry
     return made
 
 
-def _differing(entry: Entry, others: Sequence[Entry]) -> str:
-    """The settings in which an entry differs from others of its agent, or where it came from."""
-    settings = settings_of(entry)
-    told = {
-        name: value
-        for name, value in settings.items()
-        if name != "env" and any(settings_of(other).get(name, value) != value for other in others)
-    }
-    if not told:
-        return Path(entry.origin).name
-    return ", ".join(f"{name} {value}" for name, value in told.items())
+def _differing(entry: Entry, first: Entry) -> str:
+    """The settings in which an entry differs from the first of its agent, or where it came from."""
+    base = settings_of(first)
+    told = [
+        (f"no {name}", name)[value] if isinstance(value, bool) else f"{name} {value}"
+        for name, value in settings_of(entry).items()
+        if base.get(name, value) != value
+    ]
+    return ", ".join(told) or Path(entry.origin).name
 
 
 def settings_of(entry: Entry) -> dict[str, Any]:

@@ -71,8 +71,15 @@ def test_agents_are_told_apart_by_what_they_differ_in():
     field = scores.field_of(
         [entry("dqn", config=plain), entry("dqn", config=other, origin="x"), entry("pqn")]
     )
-    assert field.agents == ("dqn (n_step 1)", "dqn (n_step 3)", "pqn")
+    assert field.agents == ("dqn", "dqn (n_step 3)", "pqn")
     assert field.entries["pqn", "e"].agent == "pqn"
+
+
+@pytest.mark.parametrize(("value", "told"), [(True, "dqn (double)"), (False, "dqn (no double)")])
+def test_a_switch_is_called_by_its_name(value, told):
+    base, other = ({"agent": "dqn", "hyper": {"double": on}} for on in (not value, value))
+    field = scores.field_of([entry("dqn", config=base), entry("dqn", config=other, origin="x")])
+    assert field.agents == ("dqn", told)
 
 
 def test_settings_of_other_environments_tell_nothing_apart():
