@@ -248,17 +248,13 @@ def field_of(entries: Iterable[Entry]) -> Field:
 
 def _told_apart(entries: list[Entry]) -> list[Entry]:
     """Each entry with a name that no other on its environment has."""
-    seen: dict[tuple[str, str], Entry] = {}
     made = []
     for entry in entries:
-        first = next(e for e in entries if (e.agent, e.env) == (entry.agent, entry.env))
-        told = "" if entry is first else f" ({_differing(entry, first)})"
+        alike = [e for e in entries if (e.agent, e.env) == (entry.agent, entry.env)]
+        if sum(other.origin == entry.origin for other in alike) > 1:
+            raise BadInput(f"{entry.origin}: is named twice; leave one out")
+        told = "" if entry is alike[0] else f" ({_differing(entry, alike[0])})"
         made.append(dataclasses.replace(entry, agent=f"{entry.agent}{told}"))
-        if other := seen.get((made[-1].agent, entry.env)):
-            raise BadInput(
-                f"{entry.origin}: the same agent, environment and settings as {other.origin}; leave one out"
-            )
-        seen[made[-1].agent, entry.env] = entry
     return made
 
 

@@ -103,7 +103,10 @@ def test_settings_of_other_environments_tell_nothing_apart():
         ([entry("a")], "a: takes two agents"),
         ([], "nothing: takes two agents"),
         ([entry("a"), entry("b"), entry("b", "f")], "a: has no run on f, only on e"),
-        ([entry("a"), entry("b", origin="same"), entry("b", origin="same")], "leave one out"),
+        (
+            [entry("a"), entry("b", origin="same"), entry("b", origin="same")],
+            "same: is named twice",
+        ),
     ],
 )
 def test_fields_that_cannot_be(entries, told):
