@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from runners import compare
+from runners import compare, side_by_side
 from runners.errors import BadInput
 
 SMALL = [
@@ -81,11 +81,11 @@ def test_a_command_that_is_killed_goes_on(tmp_path):
 def test_seeds_of_a_new_run_are_spread_over_the_cores(tmp_path):
     planned = compare.plan(AGENTS, ["FrozenLake-v1"], 512, [], str(tmp_path))
     folder = planned[0].folder(str(tmp_path))
-    assert [list(part) for part in compare._parts(folder, range(5), 2)] == [[0, 1, 2], [3, 4]]
-    assert [list(part) for part in compare._parts(folder, range(5), 1)] == [[0, 1, 2, 3, 4]]
+    assert [list(part) for part in side_by_side._parts(folder, range(5), 2)] == [[0, 1, 2], [3, 4]]
+    assert [list(part) for part in side_by_side._parts(folder, range(5), 1)] == [[0, 1, 2, 3, 4]]
     # seeds that train together already stay together
     (folder.path / "groups" / "0-3").mkdir(parents=True)
-    assert [list(part) for part in compare._parts(folder, range(5), 2)] == [[0, 1, 2, 3, 4]]
+    assert [list(part) for part in side_by_side._parts(folder, range(5), 2)] == [[0, 1, 2, 3, 4]]
 
 
 def test_the_looks_are_fixed_before_the_first():
