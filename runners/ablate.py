@@ -15,18 +15,22 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from rich.table import Table
 
+    from runners import side_by_side
     from runners.ablation import Outcome, Series
     from runners.config import RunConfig
     from runners.console import Console
     from runners.series import Trained
 
 HELP = """\
-usage: python -m runners.ablate AGENT [--env ID] [--seeds K] [--steps N] [--seed S] [--out DIR] [--quiet]
+usage: python -m runners.ablate AGENT [--env ID] [--seeds K] [--steps N] [--seed S] [--jobs J]
+                                [--out DIR] [--quiet]
 
 Train an agent of DQN's family, the same without each of its switches, plain DQN, and plain DQN with
 each switch alone, all with the same seeds, steps and other settings. Print the last weights' returns
 with their 95 % intervals (mean: t; IQM, the interquartile mean: bootstrap), how much each differs
-from what it is compared with (seed by seed, 95 % t interval), and what a step takes beside it.
+from what it is compared with (seed by seed, 95 % t interval; p by swapping seeds, of all series
+together), and what a step takes beside it. --jobs J trains J series at once, 0 one a core; times are
+those of an undisturbed machine with the one that is usual.
 
 Runs are those of train: finished ones are reused, an interrupted command goes on where it stopped.
 Any other flag of train that is a setting is taken too: python -m runners.train AGENT --help.
@@ -45,20 +49,27 @@ def ablate(
     seeds: Sequence[int],
     out: str = "runs",
     *,
+    jobs: int = 1,
     console: Console | None = None,
     stop_asked: Callable[[], int] = lambda: 0,
 ) -> list[Outcome]:
     """Train all series of an ablation that are not trained yet, and compare them.
+
+    ``jobs`` of them are trained at once, in processes of their own; 1: in this one, in turn.
 
     Raises:
         BadInput: the agent has no switches, or stops where it has solved the environment.
         NoCheckpoint, DiskFault, RunFailed, Stopped, SimulatorError: as `runners.train.run`.
     """
     from runners import series as runs
+    from runners import side_by_side
     from runners.ablation import compare, plan
     from runners.console import SilentConsole
 
     console, planned = console or SilentConsole(), plan(config)
+    if jobs != 1:
+        commands = _commands(planned, _folder(config, out), out)
+        side_by_side.train(commands, seeds, out, jobs, console, stop_asked)
     trained: list[Trained | None] = []
     for turn, one in enumerate(planned, 1):
         title = f"{turn} of {len(planned)}: {one.label}"
@@ -68,6 +79,23 @@ def ablate(
         else:
             trained.append(runs.train(one.config, seeds, out, console, stop_asked, title))
     return compare(planned, trained)
+
+
+def _commands(planned: Sequence[Series], folder: Path, out: str) -> list[side_by_side.Series]:
+    """The series as commands of train, each of a file with all of its settings."""
+    from runners import files, side_by_side
+    from runners.config import to_json
+
+    files.make_folder(folder)
+    made = []
+    for i, one in enumerate(planned):
+        if one.config is not None:
+            path = folder / f"config-{i}.json"
+            with disk(path):
+                files.replace(path, files.dump(to_json(one.config), indent=2), "configuration")
+            argv = ["--config", str(path), "--out", out, "--quiet"]
+            made.append(side_by_side.Series(one.label, one.config, argv))
+    return made
 
 
 # -- The table -----------------------------------------------------------------------------------
@@ -82,7 +110,7 @@ def outcome_table(outcomes: Sequence[Outcome]) -> Table:
 
     table = Table(box=box.ROUNDED)
     table.add_column("")
-    for name in ("final return", "95 %", "IQM", "95 %", "difference", "95 %", "time"):
+    for name in ("final return", "95 %", "IQM", "95 %", "difference", "95 %", "p", "time"):
         table.add_column(name, justify="right", no_wrap=True)
     below = None
     for outcome in outcomes:
@@ -95,7 +123,7 @@ def outcome_table(outcomes: Sequence[Outcome]) -> Table:
 
 def _cells(outcome: Outcome) -> list[str]:
     if outcome.run is None:
-        return ["refused", *[SAME] * 6]
+        return ["refused", *[SAME] * 7]
     difference, ratio = outcome.difference, outcome.time_ratio
     return [
         number(outcome.mean),
@@ -104,6 +132,7 @@ def _cells(outcome: Outcome) -> list[str]:
         _ends(outcome.iqm_interval),
         f"{difference.mean:+.4g}" if difference else SAME,
         _ends(difference.interval) if difference else SAME,
+        SAME if outcome.p is None else f"{outcome.p:.2g}",
         SAME if ratio is None else f"x {ratio:.2f}",
     ]
 
@@ -119,7 +148,11 @@ def lines_of(outcomes: Sequence[Outcome]) -> list[str]:
     above = f"difference and time: beside {agent}"
     if any(outcome.series.base == "plain" for outcome in outcomes):
         above += "; below the line beside plain dqn"
-    lines = [above, "time: seconds a step as trained, one after the other on this machine"]
+    lines = [
+        above,
+        "p: as often would the series of two equal agents differ as much, any of them (Holm)",
+        "time: seconds a step as trained on this machine",
+    ]
     lines += [f"{o.series.label}: {o.series.refused}" for o in outcomes if o.series.refused]
     seeds = len(outcomes[0].run.seeds) if outcomes[0].run else 0
     if seeds == 1:
@@ -184,9 +217,8 @@ def write(outcomes: Sequence[Outcome], config: RunConfig, seeds: Sequence[int], 
     """Write ablation.json and forest.png; gives their folder, one for each configuration."""
     from runners import files
     from runners.ablation import to_json
-    from runners.config import run_name
 
-    folder = Path(out) / f"ablation-{run_name(config)}"
+    folder = _folder(config, out)
     files.make_folder(folder)
     record = {
         "agent": config.agent,
@@ -201,6 +233,12 @@ def write(outcomes: Sequence[Outcome], config: RunConfig, seeds: Sequence[int], 
     return folder
 
 
+def _folder(config: RunConfig, out: str) -> Path:
+    from runners.config import run_name
+
+    return Path(out) / f"ablation-{run_name(config)}"
+
+
 def _title(config: RunConfig, seeds: Sequence[int]) -> str:
     plural = "s" * (len(seeds) != 1)
     return f"{config.agent} on {config.env}, {config.steps:,} steps, {len(seeds)} seed{plural}"
@@ -209,6 +247,16 @@ def _title(config: RunConfig, seeds: Sequence[int]) -> str:
 def _planned(planned: Sequence[Series], config: RunConfig, seeds: Sequence[int]) -> str:
     count = sum(one.config is not None for one in planned)
     return f"{count} series of {len(seeds)} x {config.steps:,} steps"
+
+
+def _jobs(argv: Sequence[str]) -> tuple[int, list[str]]:
+    """How many series at once, and the words that are train's."""
+    from runners.evaluate import Parser, at_least
+
+    parser = Parser("runners.ablate", "", "")
+    parser.add_argument("--jobs", type=at_least(0), default=1)
+    asked, rest = parser.parse_known_args(argv)
+    return asked.jobs, rest
 
 
 @command
@@ -227,6 +275,7 @@ def main(argv: Sequence[str]) -> int:
     from runners.report import print_table
     from runners.train import SignalFlag, importing
 
+    jobs, argv = _jobs(argv)
     with importing():
         config, options, preset, seeds, _ = parse_train(argv)
         planned = plan(config)
@@ -239,7 +288,9 @@ def main(argv: Sequence[str]) -> int:
     if preset:
         console.message(f"preset: {preset}")
     console.message(_planned(planned, config, seeds))
-    outcomes = ablate(config, seeds, options.out, console=console, stop_asked=SignalFlag())
+    outcomes = ablate(
+        config, seeds, options.out, jobs=jobs, console=console, stop_asked=SignalFlag()
+    )
     folder = write(outcomes, config, seeds, options.out)
     console.message(f"done in {duration(time.monotonic() - began)}")
     if not options.quiet:

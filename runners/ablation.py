@@ -8,6 +8,7 @@ one switch is all that two series differ by.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -17,8 +18,10 @@ from numpy.typing import NDArray
 
 from agents import AGENTS
 from runners import stats
+from runners.bootstrap import aggregates
 from runners.config import RunConfig, hyper_class, make_hyper
 from runners.errors import BadInput
+from runners.permutation import holm, sign_flip_test
 from runners.series import Trained
 
 PLAIN = "dqn"
@@ -136,30 +139,45 @@ class Outcome(NamedTuple):
     iqm: float
     iqm_interval: stats.Interval  # bootstrap over seeds
     difference: stats.Difference | None  # to its base, seed by seed
+    p: float | None  # of that difference, by swapping seeds; Holm's, over all series
     time_ratio: float | None  # seconds a step, over its base's
 
 
 def compare(series: Sequence[Series], runs: Sequence[Trained | None]) -> list[Outcome]:
     """Each series beside its base; the runs in the same order, all of the same seeds."""
     by_kind = {one.kind: run for one, run in zip(series, runs, strict=True)}
-    return [
+    outcomes = [
         _outcome(one, run, by_kind[one.base] if one.base else None)
         for one, run in zip(series, runs, strict=True)
+    ]
+    adjusted = iter(holm([outcome.p for outcome in outcomes if outcome.p is not None]))
+    return [
+        outcome if outcome.p is None else outcome._replace(p=float(next(adjusted)))
+        for outcome in outcomes
     ]
 
 
 def _outcome(series: Series, run: Trained | None, base: Trained | None) -> Outcome:
     returns: NDArray[np.float64] = np.array([]) if run is None else run.returns
-    # the same draws for every series: what they show apart is not the bootstrap's own noise
-    generator = np.random.default_rng(0)
+    iqm = stats.Interval(math.nan, math.nan)
+    difference, p = None, None
+    if len(returns) > 1:
+        # the same draws for every series: what they show apart is not the bootstrap's own noise
+        figures = {"IQM": stats.AGGREGATES["IQM"]}
+        iqm = aggregates({"": returns}, np.random.default_rng(0), figures=figures)["IQM"].interval
+    if run and base:
+        difference = stats.paired_difference(returns, base.returns)
+        if len(returns) > 1:
+            p = sign_flip_test({"": returns}, {"": base.returns}, np.random.default_rng(0))
     return Outcome(
         series,
         run,
         stats.mean(returns),
         stats.t_interval(returns),
         float(stats.interquartile_mean(returns)),
-        stats.bootstrap_interval(returns, stats.interquartile_mean, generator),
-        stats.paired_difference(run.returns, base.returns) if run and base else None,
+        iqm,
+        difference,
+        p,
         _time_ratio(run, base) if run and base else None,
     )
 
@@ -188,6 +206,7 @@ def to_json(outcome: Outcome) -> dict[str, Any]:
         "compared_with": series.base,
         "difference": difference.mean if difference else None,
         "difference_interval": difference.interval if difference else None,
+        "p_holm": outcome.p,
         "seconds_per_env_step": run.seconds_per_step if run else None,
         "time_ratio": outcome.time_ratio,
     }

@@ -1,7 +1,6 @@
 """Means of a few seeds and how far they can be trusted; the scores of an agent over many tasks.
 
-Five seeds are few, so the normal quantile 1.96 would promise too much: t says 2.78. A bootstrap
-makes no such allowance: its intervals are too narrow for few seeds, as `bootstrap_interval` says.
+Five seeds are few, so the normal quantile 1.96 would promise too much: t says 2.78.
 
 What agents are compared by is built on this: `runners.bootstrap` (intervals of what has no t),
 `runners.permutation` (tests that trust no distribution), `runners.sequential` (when to stop),
@@ -121,40 +120,6 @@ def interquartile_mean(x: Numbers) -> Floats:
         return np.full(ordered.shape[:-1], math.nan)
     middle = ordered[..., n // 4 : n - n // 4].mean(axis=-1)
     return np.where(np.isnan(ordered[..., -1]), math.nan, middle)
-
-
-def bootstrap_interval(
-    x: Numbers,
-    statistic: Callable[[Floats], Floats],
-    generator: np.random.Generator,
-    level: float = 0.95,
-    resamples: int = 10_000,
-) -> Interval:
-    """The percentile interval of a statistic over the values, which are drawn with replacement.
-
-    Of few values it promises too much: for means of 5 normal ones 95 % means 85 %, of 20 it means
-    93 %. A value that was not seen cannot be drawn.
-
-    Args:
-        x: the values, one a seed.
-        statistic: [resamples] of [resamples, n], as `interquartile_mean` is.
-        generator: draws the seeds.
-        level: share of the resamples between the ends.
-        resamples: how often the seeds are drawn.
-
-    Returns:
-        The ends; (NaN, NaN) of fewer than two values and of anything with a NaN in it.
-
-    Source: Efron 1979, "Bootstrap methods: another look at the jackknife".
-    """
-    values = np.asarray(x, np.float64)
-    n = len(values)
-    check_level(level)
-    if n < 2 or np.isnan(values).any():
-        return Interval(math.nan, math.nan)
-    drawn = statistic(values[generator.integers(0, n, (resamples, n))])
-    lo, hi = np.percentile(drawn, [50 * (1 - level), 50 * (1 + level)])
-    return Interval(float(lo), float(hi))
 
 
 # -- Scores of many tasks --------------------------------------------------------------------------

@@ -167,7 +167,11 @@ def test_outcomes_by_hand(choosy):
     assert first.difference.interval == pytest.approx((2 - 2.484138, 2 + 2.484138), abs=1e-6)
     assert first.time_ratio == 2.0
     assert second.time_ratio is None  # trained in other groups: no comparison
-    assert (first.iqm, first.iqm_interval) == (3.0, (1.0, 6.0))  # of three none goes
+    assert first.iqm == 3.0  # of three none goes
+    assert first.iqm_interval == (1.0, 6.0)  # and of draws as wide as t's of three, all are within
+    # of three pairs swaps give 2 / 8 at the least, which four of them make certain
+    assert (full.p, refused.p) == (None, None)
+    assert [one.p for one in (without, plain, first, second)] == [1.0] * 4
     record = ablation.to_json(refused)
     assert record["refused"] == "dueling: needs noisy; --no-dueling"
     assert record["per_seed"] is record["difference"] is None
@@ -240,6 +244,7 @@ def test_a_command_trains_every_series_once(tmp_path, capsys, monkeypatch):
         ("q_learning --env FrozenLake-v1", "q_learning has no switches"),
         ("rainbow --sedes 3", "--sedes: unknown; did you mean --seeds?"),
         ("rainbow --seeds 0", "seeds: got 0, takes a number of at least 1"),
+        ("rainbow --jobs -1", "argument --jobs: got -1, takes a whole number from 0 on"),
         ("rainbow --fresh", "--fresh: is for train, not for ablate; leave it out"),
         ("rainbow --workers 2", "--workers: is for train"),
         ("rainbow --verify-resume", "--verify-resume: is for train"),
@@ -255,6 +260,20 @@ def test_bad_lines_are_one_line(line, message, capsys, tmp_path, monkeypatch):
     assert told.err.startswith(f"error: {message}")
     assert told.err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_series_side_by_side_are_those_in_turn(tmp_path, capsys):
+    line = ["dueling_dqn", *FLAGS, "--seeds", "2"]
+    records = []
+    for jobs in "12":
+        out = tmp_path / jobs
+        assert ablate.main([*line, "--jobs", jobs, "--out", str(out)]) == 0
+        (path,) = out.glob("ablation-*/ablation.json")
+        records.append(json.loads(path.read_text()))
+    capsys.readouterr()
+    one, two = ([(s["label"], s["per_seed"], s["p_holm"]) for s in r["series"]] for r in records)
+    assert one == two
 
 
 def test_help_says_how(capsys):

@@ -10,7 +10,6 @@ from scipy import stats as reference
 
 from runners.stats import (
     MANY_SEEDS,
-    bootstrap_interval,
     interquartile_mean,
     lower_bound,
     mean,
@@ -96,8 +95,6 @@ def test_equal_values_have_no_width():
 def test_levels_that_are_none(level):
     with pytest.raises(ValueError, match="takes a number between 0 and 1"):
         lower_bound([1.0, 2.0], level)
-    with pytest.raises(ValueError, match="takes a number between 0 and 1"):
-        bootstrap_interval([1.0, 2.0], interquartile_mean, np.random.default_rng(0), level)
 
 
 def test_scipy_is_imported_late():
@@ -166,54 +163,6 @@ def test_an_interquartile_mean_is_scipys_trimmed_one(x):
 def test_no_number_is_trimmed_away():
     assert math.isnan(interquartile_mean([1.0, 2.0, 3.0, math.nan]))  # it would be the highest
     assert math.isnan(interquartile_mean([]))
-
-
-def test_a_bootstrap_by_hand():
-    """Of 0 and 1 the means are 0, ½, 1 with probabilities ¼, ½, ¼: the middle 40 % are all ½."""
-    generator = np.random.default_rng(0)
-    assert bootstrap_interval([0.0, 1.0], lambda x: x.mean(-1), generator, 0.4) == (0.5, 0.5)
-    assert bootstrap_interval([0.0, 1.0], lambda x: x.mean(-1), generator, 0.6) == (0.0, 1.0)
-    assert bootstrap_interval([3.0] * 5, interquartile_mean, generator) == (3.0, 3.0)
-
-
-@pytest.mark.parametrize("statistic", [interquartile_mean, lambda x: np.mean(x, axis=-1)])
-@pytest.mark.parametrize("level", [0.5, 0.95])
-def test_a_bootstrap_is_scipys(statistic, level):
-    x = np.random.default_rng(1).exponential(size=11)
-    found = bootstrap_interval(x, statistic, np.random.default_rng(2), level, 2_000)
-    theirs = reference.bootstrap(
-        (x,), lambda x, axis: statistic(x), confidence_level=level, n_resamples=2_000,
-        method="percentile", rng=np.random.default_rng(2), vectorized=True,
-    )  # fmt: skip
-    assert found == pytest.approx(theirs.confidence_interval, rel=1e-12)
-
-
-@pytest.mark.parametrize("statistic", ["mean", "interquartile mean"])
-def test_coverage_of_a_bootstrap(statistic):
-    """How often 2,000 intervals hold the true value; the tolerance is four standard errors.
-
-    For means of a normal's values the ends are near x̄ ± 1.96 s √((n - 1) / n) / √n, so that t with
-    n - 1 degrees says how often they hold the mean: 92.9 % for 20. The interquartile mean of 100 has
-    the 95 % that were asked for.
-    """
-    if statistic == "mean":
-        n, figure = 20, lambda x: x.mean(axis=-1)
-        expected = 1 - 2 * reference.t.sf(1.96 * math.sqrt((n - 1) / n), n - 1)
-    else:
-        n, figure, expected = 100, interquartile_mean, 0.95
-    rng = np.random.default_rng(n)
-    samples = rng.normal(3.0, 2.0, (2_000, n))
-    intervals = np.array([bootstrap_interval(x, figure, rng, resamples=500) for x in samples])
-    covered = np.mean((intervals[:, 0] <= 3.0) & (intervals[:, 1] >= 3.0))
-    assert covered == pytest.approx(expected, abs=4 * math.sqrt(0.95 * 0.05 / 2_000))
-
-
-@pytest.mark.parametrize("x", [[], [1.0], [1.0, math.nan, 2.0]], ids=str)
-def test_a_bootstrap_of_what_says_nothing_is_nan(x):
-    assert all(
-        math.isnan(end)
-        for end in bootstrap_interval(x, interquartile_mean, np.random.default_rng(0))
-    )
 
 
 # -- Several tasks, and more seeds -----------------------------------------------------------------
