@@ -271,6 +271,13 @@ def bench_pixels() -> list[Row]:
     return bench_family.pixels()
 
 
+def bench_compare() -> Iterator[Row]:
+    """Seeds side by side beside a process for each; what a job and a bootstrap cost."""
+    from runners import bench_compare
+
+    return bench_compare.comparing()
+
+
 SIMULATORS = "simulators"
 SUBJECTS: dict[str, Callable[[], Iterable[Row]]] = {
     "help": bench_help,
@@ -282,6 +289,7 @@ SUBJECTS: dict[str, Callable[[], Iterable[Row]]] = {
     "pipeline": bench_pipeline,
     "pixels": bench_pixels,
     "sb3": bench_sb3,
+    "compare": bench_compare,
     "solve": bench_solve,
 }
 
