@@ -153,17 +153,29 @@ def _looked_at(
     a, b = scores[pair.a], scores[pair.b]
     level = 1 - (1 - LEVEL) / pairs
     looks = sequential_test(a, b, planned, np.random.default_rng(0), level, figure)
+    # what is told is what decided: seeds that came later, for other pairs, may say something else
+    last = looks.looks[-1].seeds
+    a, b = ({env: values[:last] for env, values in scores.items()} for scores in (a, b))
     difference = aggregate_difference(
         a, b, np.random.default_rng(0), figure, level=max(LEVEL, looks.level)
     )
-    better = {"a": pair.a, "b": pair.b, None: None}[looks.better]
-    return pair._replace(difference=difference, better=better, looks=looks)
+    return pair._replace(
+        difference=difference,
+        improvement=probability_of_improvement(a, b, LEVEL),
+        better={"a": pair.a, "b": pair.b, None: None}[looks.better],
+        more_seeds=None if looks.better else _more_seeds(difference, a, pairs),
+        looks=looks,
+    )
 
 
 def _more_seeds(difference: Estimate, scores: Scores, pairs: int) -> int | None:
-    """How many more seeds would decide a pair that is not decided; None where none would."""
+    """How many more seeds would decide a pair that is not decided; None where none would.
+
+    Each of the pairs has its part of the error, as in Holm's first step.
+    """
     seeds = min(len(values) for values in scores.values())
-    more = stats.more_seeds(difference.value, difference.error, seeds)
+    level = 1 - (1 - LEVEL) / pairs
+    more = stats.more_seeds(difference.value, difference.error, seeds, level)
     if more is None:
         return None
     # all swaps of n pairs give 2 / 2ⁿ at the least, which Holm's first step multiplies
@@ -285,7 +297,7 @@ def sentence(comparison: Comparison, pair: Pair) -> str:
     more = (
         f"not even {stats.MANY_SEEDS:,} more seeds would decide at this effect size"
         if pair.more_seeds is None
-        else f"about {pair.more_seeds} more seeds would decide at this effect size"
+        else f"about {pair.more_seeds} more seed{'s' * (pair.more_seeds > 1)} would decide at this effect size"
     )
     return f"not decided: {a} before {b} by {by} in {comparison.figure}, {p}; {more}"
 

@@ -162,6 +162,42 @@ def test_a_scale_that_moves_decides_nothing():
         compare(field_of(ones), planned=[5, 10])
 
 
+def test_what_one_look_would_decide_and_several_do_not_takes_more_seeds():
+    # 8 pairs of 10 that differ one way: one test says p < 0.05, the part of the error that look 1 has does not
+    rng = np.random.default_rng(3)
+    a = entry("a", LOW)
+    b = entry("b", LOW + 1.5 + rng.normal(size=10))
+    (alone,) = compare(field_of([a, b])).pairs
+    found = compare(field_of([a, b]), planned=[10, 80])
+    (pair,) = found.pairs
+    assert alone.better == "b"
+    assert pair.better is None
+    assert "not even" not in verdict(found)[0]
+    assert pair.more_seeds is not None
+
+
+def test_what_was_decided_is_told_as_it_was_decided():
+    # a is better at 10 seeds, where it is decided; the next 30, that others needed, go against it
+    a = entry("a", np.append(LOW + 100, LOW.tolist() * 3))
+    b = entry("b", np.append(LOW, (LOW + 500).tolist() * 3))
+    c = entry("c", np.append(LOW, (LOW + 500).tolist() * 3))
+    found = compare(field_of([a, b, c]), planned=[10, 40])
+    assert found.pair("a", "b").better == "a"
+    assert found.pair("a", "b").difference.value == pytest.approx(100)
+    line = next(line for line in verdict(found) if "look 1" in line and "b" in line)
+    assert line.startswith("a is better than b: IQM higher by 100 [")
+    assert "probability 1.00" in line
+
+
+def test_more_pairs_take_more_seeds():
+    rng = np.random.default_rng(0)
+    a, b = entry("a", rng.normal(size=8)), entry("b", rng.normal(1, size=8))
+    far = [entry(name, LOW[:8] + 100 * i) for i, name in enumerate("cdefg", 1)]
+    (alone,) = compare(field_of([a, b])).pairs
+    among = compare(field_of([a, b, *far])).pair("a", "b")
+    assert among.more_seeds > alone.more_seeds
+
+
 # -- Speed and JSON ------------------------------------------------------------------------------
 
 
