@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 import json
 import shlex
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from runners.bootstrap import Estimate
-    from runners.comparison import Comparison
+    from runners.comparison import Comparison, Pair
     from runners.scores import Entry
 
 DESCRIPTION = """\
@@ -63,17 +64,25 @@ def plan(
     from runners.group import make_setting
 
     made = []
+    _refuse_ours(more)
     for env in envs:
         for agent in agents:
-            own = [*shlex.split(agent), "--env", env, *more, "--out", out, "--quiet"]
+            own = [*_words(agent), "--env", env, *more, "--out", out, "--quiet"]
             argv = own if steps is None else [*own, "--steps", str(steps)]
             config = parse_train(argv).config
             if config.until_solved:
                 raise BadInput("until_solved: agents are compared at equal budgets; leave it out")
-            made.append(Series(f"{agent} on {env}", config, argv))
-        if len(budgets := {series.config.steps for series in made if series.config.env == env}) > 1:
-            told = ", ".join(f"{s.name}: {s.config.steps:,}" for s in made if s.config.env == env)
+            made.append(Series(f"{agent} on {env}", config, argv, agent))
+        here = [series for series in made if series.config.env == env]
+        if len(budgets := {series.config.steps for series in here}) > 1:
+            told = ", ".join(f"{s.name}: {s.config.steps:,}" for s in here)
             raise BadInput(f"steps: no common budget ({told}); say it: --steps {max(budgets)}")
+        for series in here:
+            if series.config.env_options != here[0].config.env_options:
+                raise BadInput(
+                    f"env_options: differ between {here[0].name} and {series.name}; all agents take the "
+                    "same environments"
+                )
     names = [series.folder(out).name for series in made]
     for i, name in enumerate(names):
         if name in names[:i]:
@@ -83,11 +92,41 @@ def plan(
     return made
 
 
+NOT_HERE = (
+    "env", "seeds", "seed", "out", "quiet", "fresh", "resume", "tensorboard", "verify-resume", "workers",
+    "help",
+)  # fmt: skip
+"""Flags of train that say what this command says itself, or that several processes cannot share."""
+
+
+def _words(agent: str) -> list[str]:
+    """An agent and flags of its own."""
+    from runners.config import agent_entry
+
+    try:
+        words = shlex.split(agent)
+    except ValueError as error:
+        raise BadInput(f"{agent!r}: {error}".lower()) from None
+    agent_entry(words[0] if words else "")
+    _refuse_ours(words)
+    return words
+
+
+def _refuse_ours(words: Sequence[str]) -> None:
+    for word in words:
+        name = word.partition("=")[0].replace("_", "-")
+        if name.startswith("--") and name.removeprefix("--").removeprefix("no-") in NOT_HERE:
+            raise BadInput(f"{name}: is not for an agent that is compared; leave it out")
+
+
 def entries_of(planned: Sequence[Series], seeds: Sequence[int], out: str) -> list[Entry]:
     """What the seeds of finished runs came to."""
     from runners import scores
 
-    return [scores.of_run(one.folder(out), seeds) for one in planned]
+    return [
+        dataclasses.replace(scores.of_run(one.folder(out), seeds), asked=one.asked)
+        for one in planned
+    ]
 
 
 def read(sources: Sequence[str], out: str) -> list[Entry]:
@@ -116,6 +155,7 @@ def read(sources: Sequence[str], out: str) -> list[Entry]:
 def figures_table(comparison: Comparison) -> Table:
     """A row an agent: its figures with their intervals."""
     from rich import box
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=box.ROUNDED)
@@ -123,31 +163,41 @@ def figures_table(comparison: Comparison) -> Table:
     for name in next(iter(comparison.figures.values())):
         table.add_column(f"{name} [95 %]", justify="right", no_wrap=True)
     for env in comparison.field.envs:
-        table.add_column(f"mean on {env}", justify="right")
+        table.add_column(escape(f"mean on {env}"), justify="right")
     for agent, figures in comparison.figures.items():
         raw = comparison.field.scores(agent)
         means = [number(float(raw[env].mean())) for env in comparison.field.envs]
-        table.add_row(agent, *map(_estimate, figures.values()), *means)
+        table.add_row(escape(agent), *map(_estimate, figures.values()), *means)
     return table
 
 
 def pairs_table(comparison: Comparison) -> Table:
     """A row a pair."""
     from rich import box
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=box.ROUNDED)
     table.add_column("pair")
-    for name in (f"{comparison.figure} difference [95 %]", "p (Holm)", "wins with probability"):
+    # the p of one look is not that of several
+    chance = "decided" if any(pair.looks for pair in comparison.pairs) else "p (Holm)"
+    for name in (f"{comparison.figure} difference [95 %]", chance, "wins with probability"):
         table.add_column(name, justify="right", no_wrap=True)
     for pair in comparison.pairs:
         table.add_row(
-            f"{pair.a} - {pair.b}",
+            escape(f"{pair.a} - {pair.b}"),
             _estimate(pair.difference),
-            f"{pair.p:.3g}",
+            _decided(pair),
             _estimate(pair.improvement),
         )
     return table
+
+
+def _decided(pair: Pair) -> str:
+    if pair.looks is None:
+        return f"{pair.p:.3g}"
+    seeds = pair.looks.looks[-1].seeds
+    return f"at {seeds} seeds" if pair.better else f"not by {seeds} seeds"
 
 
 def _estimate(estimate: Estimate) -> str:

@@ -67,15 +67,18 @@ def compare(field: Field, figure: str = "IQM", planned: Sequence[int] = ()) -> C
 
     Args:
         field: the agents.
-        figure: what decides, one of `runners.stats.AGGREGATES`.
+        figure: what decides, one of `runners.stats.AGGREGATES` of which more is better.
         planned: numbers of seeds at which one looks whether all is decided, and else adds seeds; they
             share the error that one look would have (`runners.sequential`). None: this look is all.
 
     Raises:
-        BadInput: there is no common budget, fewer than two common seeds, a score that is no number, or
-            an environment without a reference where several are looked at more than once.
+        BadInput: an environment has other options for another agent; there is no common budget, fewer
+            than two common seeds, a score that is no number, or an environment without a reference where
+            several are looked at more than once.
     """
-    field, notes = on_common_seeds(*at_common_budget(field))
+    check_options(field)
+    field, notes = at_common_budget(*on_common_seeds(field))
+    notes += [*other_episodes(field), *other_code(field)]
     scales: dict[str, references.Scale] = {}
     if len(field.envs) > 1:
         scales = {env: _scale(field, env) for env in field.envs}
@@ -186,39 +189,26 @@ def _more_seeds(difference: Estimate, scores: Scores, pairs: int) -> int | None:
 # -- Equal terms ---------------------------------------------------------------------------------
 
 
-def at_common_budget(field: Field) -> tuple[Field, list[str]]:
-    """The same agents with the scores that they had when the one with the least budget ended.
-
-    Where budgets are the same, the scores stay what they are: episodes of the last weights.
-    """
-    notes, entries = [], dict(field.entries)
+def check_options(field: Field) -> None:
+    """Refuse agents that met environments of one name and not of one kind; files do not say."""
     for env in field.envs:
-        here = {agent: field.entries[agent, env] for agent in field.agents}
-        known = {agent: entry.budget for agent, entry in here.items()}
-        least, most = min(known.values()), max(known.values())
-        if any(map(math.isnan, known.values())):
-            if not all(map(math.isnan, known.values())):
-                notes.append(f"{env}: budgets are not all known; taken to be equal")
-            continue
-        if most - least <= SAME_BUDGET * most:
-            continue
-        first = {agent: max(curve.env_steps[0] for curve in here[agent].curves) for agent in here}
-        late = max(first, key=lambda agent: first[agent])
-        if first[late] > least:
-            raise BadInput(
-                f"{env}: no common budget: {late} is first evaluated at {human(first[late])} steps, "
-                f"when another has ended at {human(least)}"
-            )
-        notes.append(f"{env}: budgets differ; compared by evaluations at {human(least)} steps")
-        for agent, entry in here.items():
-            finals = np.array([interpolated(curve, least) for curve in entry.curves])
-            entries[agent, env] = dataclasses.replace(entry, finals=finals)
-    return field._replace(entries=entries), notes
+        options = {
+            agent: entry.config.get("env_options", {})
+            for agent in field.agents
+            if (entry := field.entries[agent, env]).config is not None
+        }
+        first = next(iter(options), "")
+        for agent, here in options.items():
+            if here != options[first]:
+                raise BadInput(
+                    f"{env}: env_options: got {options[first]} of {first} and {here} of {agent}; all "
+                    "agents take the same environments"
+                )
 
 
-def on_common_seeds(field: Field, notes: list[str]) -> tuple[Field, list[str]]:
+def on_common_seeds(field: Field) -> tuple[Field, list[str]]:
     """The same agents on the seeds that all of them have, environment by environment."""
-    entries = dict(field.entries)
+    notes, entries = [], dict(field.entries)
     for env in field.envs:
         here = [field.entries[agent, env] for agent in field.agents]
         common = sorted(set.intersection(*(set(entry.seeds) for entry in here)))
@@ -231,6 +221,76 @@ def on_common_seeds(field: Field, notes: list[str]) -> tuple[Field, list[str]]:
             for agent in field.agents:
                 entries[agent, env] = entries[agent, env].only(common)
     return field._replace(entries=entries), notes
+
+
+def at_common_budget(field: Field, notes: list[str]) -> tuple[Field, list[str]]:
+    """The same agents with the scores that they had when the run with the least budget ended.
+
+    Where budgets are the same, the scores stay what they are: episodes of the last weights. Those of
+    runs that stop where they have solved it differ from seed to seed.
+    """
+    entries = dict(field.entries)
+    for env in field.envs:
+        here = {agent: field.entries[agent, env] for agent in field.agents}
+        ends = [curve.env_steps[-1] for entry in here.values() for curve in entry.curves]
+        if not all(entry.curves for entry in here.values()):
+            if ends:
+                notes.append(f"{env}: budgets are not all known; taken to be equal")
+            continue
+        least, most = float(min(ends)), float(max(ends))
+        if most - least <= SAME_BUDGET * most:
+            continue
+        first = {agent: max(curve.env_steps[0] for curve in here[agent].curves) for agent in here}
+        late = max(first, key=lambda agent: first[agent])
+        if first[late] > least:
+            raise BadInput(
+                f"{env}: no common budget: {late} is first evaluated at {human(first[late])} steps, "
+                f"when another run has ended at {human(least)}"
+            )
+        notes.append(f"{env}: budgets differ; compared by evaluations at {human(least)} steps")
+        for agent, entry in here.items():
+            finals = np.array([interpolated(curve, least) for curve in entry.curves])
+            entries[agent, env] = dataclasses.replace(entry, finals=finals)
+    return field._replace(entries=entries), notes
+
+
+def other_episodes(field: Field) -> list[str]:
+    """What scores are of other episodes than evaluations of as many."""
+    notes = []
+    for env in field.envs:
+        here = {agent: field.entries[agent, env] for agent in field.agents}
+        exploring = [agent for agent, entry in here.items() if entry.training]
+        if exploring:
+            notes.append(
+                f"{env}: scores of {', '.join(exploring)} are of training episodes, which explore"
+            )
+        counts = {
+            agent: entry.config["final_episodes"]
+            for agent, entry in here.items()
+            if entry.config and "final_episodes" in entry.config
+        }
+        if len({*counts.values()}) > 1:
+            told = ", ".join(f"{count} of {agent}" for agent, count in counts.items())
+            notes.append(f"{env}: a score is the mean of as many episodes as its run had: {told}")
+    return notes
+
+
+def other_code(field: Field) -> list[str]:
+    """In which commit and which versions the starts of runs differ."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for entry in field.entries.values():
+        for start in entry.starts:
+            commit = start.get("commit") or {}
+            code = f"{commit.get('hash', 'none')[:10]}{' changed' * commit.get('changed', False)}"
+            for name, value in {"commit": code, **start.get("versions", {})}.items():
+                agents = found.setdefault(name, {}).setdefault(str(value), [])
+                if entry.agent not in agents:
+                    agents.append(entry.agent)
+    return [
+        f"{name} differs: " + ", ".join(f"{v} ({', '.join(who)})" for v, who in values.items())
+        for name, values in found.items()
+        if len(values) > 1
+    ]
 
 
 class Speed(NamedTuple):

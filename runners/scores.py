@@ -42,6 +42,8 @@ class Entry:
     config: Record | None = None  # of our run folders
     starts: tuple[Record, ...] = ()  # who trained it, with what
     seconds: float = math.nan  # of wall time, all seeds together
+    asked: str = ""  # the words that asked for the agent, on all environments
+    training: bool = False  # scores of training episodes, which explore, and not of evaluations
 
     @property
     def budget(self) -> float:
@@ -121,7 +123,7 @@ def of_csv(path: Path) -> list[Entry]:
     for line, row in enumerate(rows, 2):
         where = f"{path}, line {line}"
         numbers = _numbers(row, where)
-        seeds = found.setdefault((row["agent"], row["env"]), {})
+        seeds = found.setdefault((_name(row, "agent", where), _name(row, "env", where)), {})
         points = seeds.setdefault(int(numbers["seed"]), [])
         if points and not points[-1][0] < numbers["env_steps"]:
             raise BadInput(
@@ -131,6 +133,13 @@ def of_csv(path: Path) -> list[Entry]:
     if not found:
         raise BadInput(f"{path}: has no rows")
     return [_of_points(agent, env, seeds, path) for (agent, env), seeds in found.items()]
+
+
+def _name(row: Mapping[str, str | None], column: str, where: str) -> str:
+    text = (row[column] or "").strip()
+    if not text or not text.isprintable():
+        raise BadInput(f"{where}: {column}: got {row[column]!r}, takes a name in one line")
+    return text
 
 
 def _numbers(row: Mapping[str, str | None], where: str) -> dict[str, float]:
@@ -184,9 +193,10 @@ def of_records(name: str, paths: Sequence[str]) -> Entry:
         raise BadInput(
             f"{name}: takes AGENT@ENV before the =, as in sb3@CartPole-v1=evaluations.npz"
         )
-    curves, finals = [], []
+    curves, finals, training = [], [], False
     for path in paths:
         record = sb3_files.read(path)
+        training |= record.training
         means = record.returns.mean(axis=1)
         if record.training:
             sums = np.cumsum(np.concatenate([[0.0], means]))
@@ -198,8 +208,8 @@ def of_records(name: str, paths: Sequence[str]) -> Entry:
         seconds = None if record.seconds is None else record.seconds[last]
         curves.append(Curve(record.env_steps[last].astype(np.float64), seconds, means[last]))
         finals.append(means[-1])
-    kind = ", ".join(paths)
-    return Entry(agent, env, tuple(range(len(paths))), np.array(finals), tuple(curves), kind)
+    seeds, origin = tuple(range(len(paths))), ", ".join(paths)
+    return Entry(agent, env, seeds, np.array(finals), tuple(curves), origin, training=training)
 
 
 # -- Side by side --------------------------------------------------------------------------------
@@ -247,7 +257,11 @@ def field_of(entries: Iterable[Entry]) -> Field:
 
 
 def _told_apart(entries: list[Entry]) -> list[Entry]:
-    """Each entry with a name that no other on its environment has."""
+    """Each entry with a name that no other on its environment has.
+
+    One that was asked for on several environments has one name on all of them: presets differ, and so
+    may the settings that tell it apart; then it is called as it was asked for.
+    """
     made = []
     for entry in entries:
         alike = [e for e in entries if (e.agent, e.env) == (entry.agent, entry.env)]
@@ -255,6 +269,11 @@ def _told_apart(entries: list[Entry]) -> list[Entry]:
             raise BadInput(f"{entry.origin}: is named twice; leave one out")
         told = "" if entry is alike[0] else f" ({_differing(entry, alike[0])})"
         made.append(dataclasses.replace(entry, agent=f"{entry.agent}{told}"))
+    names: dict[str, set[str]] = {}
+    for entry in made:
+        names.setdefault(entry.asked, set()).add(entry.agent)
+    if any(asked and len(names[asked]) > 1 for asked in names):
+        return [dataclasses.replace(entry, agent=entry.asked or entry.agent) for entry in made]
     return made
 
 

@@ -23,6 +23,7 @@ class Series(NamedTuple):
     name: str
     config: RunConfig
     argv: Sequence[str]  # of train, without seeds
+    asked: str = ""  # the words that asked for the agent
 
     @property
     def alone(self) -> bool:

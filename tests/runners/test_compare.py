@@ -9,10 +9,14 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
-from runners import compare, side_by_side
+from runners import compare, comparison, side_by_side
+from runners.config import to_json
 from runners.errors import BadInput
+from runners.report import print_table
+from runners.scores import Entry, field_of
 
 SMALL = [
     "--steps", "512", "--lanes", "8", "--eval-every", "256", "--eval-episodes", "1",
@@ -113,6 +117,16 @@ def test_the_looks_are_fixed_before_the_first():
         (["dqn", "pqn --n-step 3", "--envs", "CartPole-v1"], "n-step"),
         (["sarsa", "dqn", "--envs", "CartPole-v1", "--steps", "500"], "sarsa"),
         (["dqn", "pqn", "--envs", "CartPole-v1", "--max-seeds", "9"], "is for --until-decided"),
+        (["dqn", "pqn", "--envs", "CartPole-v1", "--fresh"], "--fresh: is not for an agent"),
+        (["dqn", "pqn --no-tensorboard", "--envs", "CartPole-v1"], "--no-tensorboard: is not"),
+        (["dqn", "pqn", "--envs", "CartPole-v1", "--env=Acrobot-v1"], "--env: is not for an agent"),
+        (["dqn", "pqn --seeds 2", "--envs", "CartPole-v1"], "--seeds: is not for an agent"),
+        (["dqn", 'pqn --lr "3', "--envs", "CartPole-v1"], "no closing quotation"),
+        (["dqn", "", "--envs", "CartPole-v1"], "agent '': unknown"),
+        (
+            ["sarsa", "q_learning --env-options is_slippery=false", "--envs", "FrozenLake-v1"],
+            "env_options: differ between sarsa on FrozenLake-v1 and q_learning",
+        ),
         (["nowhere", "nobody"], "nowhere"),
         (["nowhere", "nobody", "--steps", "10"], "--steps: is for agents that are trained"),
         (["nowhere", "nobody", "--lr", "1"], "--lr: there is no such flag"),
@@ -142,6 +156,47 @@ def test_tables_are_compared_without_training(tmp_path, capsys):
     path.write_text("\n".join(["agent,env,seed,score", *rows]))
     assert compare.main([str(path), "--out", str(tmp_path / "runs")]) == 0
     assert capsys.readouterr().out.startswith("b is better than a: IQM higher by 9 ")
+
+
+def test_names_are_printed_as_they_are(tmp_path, capsys):
+    path = tmp_path / "scores.csv"
+    rows = [f"{agent},e,{seed},{seed}" for agent in ("[/red]", "[b]y") for seed in range(8)]
+    path.write_text("\n".join(["agent,env,seed,score", *rows]))
+    assert compare.main([str(path), "--out", str(tmp_path / "runs")]) == 0
+    assert "[/red] - [b]y" in capsys.readouterr().out
+
+
+def test_no_p_of_one_look_stands_beside_several(capsys):
+    entries = [
+        Entry(agent, "e", tuple(range(10)), np.arange(10.0) + add, (), agent)
+        for agent, add in (("a", 0), ("b", 9))
+    ]
+    found = comparison.compare(field_of(entries), planned=[5, 10, 20])
+    print_table("", compare.pairs_table(found))
+    out = capsys.readouterr().out
+    assert "at 10 seeds" in out
+    assert "Holm" not in out
+
+
+def test_an_agent_has_one_name_on_all_environments(tmp_path):
+    # pqn has 32 lanes on one and 128 on the other
+    asked = ["pqn --lanes 4", "pqn"]
+    planned = compare.plan(asked, ["CartPole-v1", "MountainCar-v0"], 512, [], str(tmp_path))
+    entries = [
+        Entry(
+            "pqn",
+            one.config.env,
+            (0, 1),
+            np.zeros(2),
+            (),
+            one.name,
+            to_json(one.config),
+            asked=one.asked,
+        )
+        for one in planned
+    ]
+    assert field_of(entries).agents == tuple(asked)
+    assert field_of(entries[:2]).agents == ("pqn", "pqn (lanes 32, block_size 32)")
 
 
 def test_a_run_that_is_not_done_is_named(tmp_path, capsys):

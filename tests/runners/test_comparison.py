@@ -144,6 +144,58 @@ def test_a_score_that_is_no_number():
         compare(field_of([entry("a", [1, np.nan]), entry("b", [1, 2])]))
 
 
+def test_seeds_that_ended_early_have_no_other_budget_than_the_rest():
+    # as with --until-solved: a's seed 0 ended at 100, where its others, and all of b, were at 5
+    a = entry("a", [50, 60], curves=[curve((50, 5), (100, 5)), curve((50, 5), (100, 5), (900, 60))])
+    b = entry("b", [90, 90], curves=[curve((50, 5), (100, 5)), curve((50, 5), (100, 5), (900, 90))])
+    found = compare(field_of([a, b]))
+    assert found.field.entries["a", "CartPole-v1"].finals.tolist() == [5, 5]
+    assert any("budgets differ; compared by evaluations at 100" in note for note in found.notes)
+
+
+def test_a_seed_that_is_not_compared_limits_no_budget():
+    whole = curve((50, 1), (100, 2))
+    a = entry("a", [1, 2, 3], curves=[whole, whole, curve((10, 0), (20, 0))])
+    found = compare(field_of([a, entry("b", [5, 6], curves=[whole] * 2)]))
+    assert found.field.entries["a", "CartPole-v1"].finals.tolist() == [1, 2]
+
+
+def started(agent, config=(), **start):
+    made = dataclasses.replace(entry(agent, LOW), starts=(start,) if start else ())
+    return dataclasses.replace(made, config={"agent": agent, "env_options": {}, **dict(config)})
+
+
+def test_environments_with_other_options_are_others():
+    slippery = {"env_options": {"is_slippery": True}}
+    with pytest.raises(
+        BadInput, match=r"env_options: got \{\} of a and \{'is_slippery': True\} of b"
+    ):
+        compare(field_of([started("a"), started("b", slippery)]))
+    compare(field_of([started("a", slippery), started("b", slippery), entry("a file", LOW)]))
+
+
+def test_what_is_not_the_same_of_all_is_noted():
+    one = started(
+        "a",
+        {"final_episodes": 10},
+        commit={"hash": "a" * 40, "changed": True},
+        versions={"torch": "2"},
+    )
+    two = started(
+        "b",
+        {"final_episodes": 99},
+        commit={"hash": "a" * 40, "changed": False},
+        versions={"torch": "3"},
+    )
+    three = dataclasses.replace(started("c"), training=True)
+    notes = compare(field_of([one, two, three])).notes
+    assert "commit differs: aaaaaaaaaa changed (a), aaaaaaaaaa (b)" in notes
+    assert "torch differs: 2 (a), 3 (b)" in notes
+    assert any("10 of a, 99 of b" in note for note in notes)
+    assert any("scores of c are of training episodes" in note for note in notes)
+    assert not compare(field_of([one, dataclasses.replace(one, agent="d", origin="d")])).notes
+
+
 # -- More than one look --------------------------------------------------------------------------
 
 

@@ -46,6 +46,9 @@ def test_rows_with_steps_are_a_curve_whose_end_is_the_score(tmp_path):
         ("agent,env,seed,score\na,e,0,1\na,e,0,2\n", "line 3: seed 0 is there twice"),
         ("agent,env,seed,env_steps,score\na,e,0,9,1\na,e,0,9,2\n", "line 3: seed 0 is there twice"),
         ("agent,env,seed,score\na,e\n", "line 2: seed: got None"),
+        ("seed,score,agent,env\n0,1\n", "line 2: agent: got None"),
+        ("agent,env,seed,score\n ,e,0,1\n", "line 2: agent: got ' '"),
+        ('agent,env,seed,score\na,"e\nf",0,1\n', "env: got 'e"),
     ],
 )
 def test_a_bad_table_is_named_with_its_line(tmp_path, text, told):
@@ -145,6 +148,7 @@ def test_training_episodes_are_averaged_over_the_last_hundred(tmp_path):
     assert found.finals == [np.arange(50, 150).mean()]
     np.testing.assert_array_equal(found.curves[0].means[:3], [0, 0.5, 1])
     assert found.budget == 1500
+    assert found.training
 
 
 @pytest.mark.parametrize("name", ["a", "@", "a@", "@e"])
