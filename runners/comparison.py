@@ -78,7 +78,7 @@ def compare(field: Field, figure: str = "IQM", planned: Sequence[int] = ()) -> C
     """
     check_options(field)
     field, notes = at_common_budget(*on_common_seeds(field))
-    notes += [*other_episodes(field), *other_code(field)]
+    notes += [*left_out(field), *other_episodes(field), *other_code(field)]
     scales: dict[str, references.Scale] = {}
     if len(field.envs) > 1:
         scales = {env: _scale(field, env) for env in field.envs}
@@ -252,6 +252,15 @@ def at_common_budget(field: Field, notes: list[str]) -> tuple[Field, list[str]]:
             finals = np.array([interpolated(curve, least) for curve in entry.curves])
             entries[agent, env] = dataclasses.replace(entry, finals=finals)
     return field._replace(entries=entries), notes
+
+
+def left_out(field: Field) -> list[str]:
+    """Seeds that no score tells of: those that failed may well be the worst."""
+    return [
+        f"{env}: {agent}: left out, since not done: seed {', '.join(map(str, entry.unfinished))}"
+        for (agent, env), entry in field.entries.items()
+        if entry.unfinished
+    ]
 
 
 def other_episodes(field: Field) -> list[str]:

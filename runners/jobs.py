@@ -8,6 +8,7 @@ noted, and the others go on. No process outlives the one that supervises.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import os
 import re
@@ -25,6 +26,7 @@ from envs.cores import cores
 from runners import files, with_parent
 from runners.errors import DiskFault, Stopped, disk
 
+LONGEST = 100  # characters of a log's name
 TAIL = 8192  # bytes of what a job said that stay with its outcome
 POLL_SECONDS = 0.01
 TICK_SECONDS = 0.2  # between two looks of whoever watches
@@ -377,12 +379,16 @@ def signal_name(number: int) -> str:
 
 
 def file_name(name: str) -> str:
-    """A job's name as that of a file.
+    """A job's name as that of a file; of a long one the digest tells it from others that begin so.
 
     >>> file_name("sb3:dqn on ALE/Pong-v5")
     'sb3-dqn-on-ALE-Pong-v5'
     """
-    return re.sub(r"[^\w.=,+-]+", "-", name)[:100]
+    made = re.sub(r"[^\w.=,+-]+", "-", name, flags=re.ASCII)
+    if len(made) <= LONGEST:
+        return made
+    digest = hashlib.sha256(name.encode()).hexdigest()[:10]
+    return f"{made[: LONGEST - 11]}-{digest}"
 
 
 def read_tail(path: Path, start: int = 0, size: int = TAIL) -> str:

@@ -43,6 +43,7 @@ class Entry:
     starts: tuple[Record, ...] = ()  # who trained it, with what
     seconds: float = math.nan  # of wall time, all seeds together
     asked: str = ""  # the words that asked for the agent, on all environments
+    unfinished: tuple[int, ...] = ()  # seeds that were begun and are left out
     training: bool = False  # scores of training episodes, which explore, and not of evaluations
 
     @property
@@ -63,8 +64,20 @@ def of_run(folder: RunFolder, seeds: Sequence[int] | None = None) -> Entry:
     """A run folder's seeds that are done, or these of them.
 
     Raises:
-        BadInput: none is done, or one that was asked for is not.
+        BadInput: none is done, or one that was asked for is not; a file is damaged, or of a format that
+            is not known.
     """
+    try:
+        return _of_run(folder, seeds)
+    except BadInput:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInput(
+            f"{folder.path}: damaged, or of another format: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _of_run(folder: RunFolder, seeds: Sequence[int] | None) -> Entry:
     config = folder.config()
     results = {seed: read_result(folder.seed_path(seed)) for seed in folder.seeds()}
     done = {seed: result for seed, result in results.items() if result is not None}
@@ -79,16 +92,26 @@ def of_run(folder: RunFolder, seeds: Sequence[int] | None = None) -> Entry:
         str(config["agent"]),
         str(config["env"]),
         tuple(chosen),
-        np.array([np.mean(done[seed]["final_returns"]) for seed in chosen]),
-        tuple(_curve(folder.seed(seed).read_evals().records) for seed in chosen),
+        np.array([_final(seed, done[seed]["final_returns"]) for seed in chosen]),
+        tuple(_curve(seed, folder.seed(seed).read_evals().records) for seed in chosen),
         str(folder.path),
         config,
         tuple(folder.provenance()),
         float((folder.summary() or {}).get("wall_s", math.nan)),
+        unfinished=tuple(sorted(set(results) - set(done))) if seeds is None else (),
     )
 
 
-def _curve(records: Sequence[Record]) -> Curve:
+def _final(seed: int, returns: Sequence[float]) -> float:
+    mean = float(np.mean(np.array(returns, np.float64)))
+    if not math.isfinite(mean):
+        raise ValueError(f"seed {seed}: a final return is no finite number")
+    return mean
+
+
+def _curve(seed: int, records: Sequence[Record]) -> Curve:
+    if not records:
+        raise ValueError(f"seed {seed}: has no evaluations")
     columns = [
         np.array([record[name] for record in records], np.float64)
         for name in ("env_steps", "seconds", "mean")

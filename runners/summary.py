@@ -19,12 +19,31 @@ from runners.timing import BESIDE, PARTS, Part, shares, wall_of
 
 
 def summarise(run: RunFolder, setting: Setting, threshold: float | None) -> dict[str, Any]:
-    """Collect the results of every seed, write summary.json and return it."""
+    """Collect the results of every seed, write summary.json and return it.
+
+    Of several processes that train seeds of one run the last to write knows them all: a seed that was
+    done while we wrote is looked for behind it.
+    """
+    while True:
+        found = {seed: outcome.read_result(run.seed(seed).path) for seed in run.seeds()}
+        summary = _summary(run, setting, threshold, found)
+        run.write_summary(summary)
+        now = {seed: outcome.read_result(run.seed(seed).path) for seed in run.seeds()}
+        if now == found:
+            return summary
+
+
+def _summary(
+    run: RunFolder,
+    setting: Setting,
+    threshold: float | None,
+    found: dict[int, dict[str, Any] | None],
+) -> dict[str, Any]:
+    """The summary of these seeds."""
     config = setting.config
-    found = {seed: outcome.read_result(run.seed(seed).path) for seed in run.seeds()}
     done = [result for result in found.values() if result is not None]
     replaced = _of_groups(run, done, "workers_replaced")
-    summary: dict[str, Any] = {
+    return {
         "agent": config.agent,
         "env": config.env,
         "seeds": [result["seed"] for result in done],
@@ -46,8 +65,6 @@ def summarise(run: RunFolder, setting: Setting, threshold: float | None) -> dict
         "workers_replaced": replaced,
         "complete": len(done) == len(found),
     }
-    run.write_summary(summary)
-    return summary
 
 
 def forced_resets(config: RunConfig, lane_steps: int) -> int:

@@ -187,11 +187,12 @@ def test_what_is_not_the_same_of_all_is_noted():
         commit={"hash": "a" * 40, "changed": False},
         versions={"torch": "3"},
     )
-    three = dataclasses.replace(started("c"), training=True)
+    three = dataclasses.replace(started("c"), training=True, unfinished=(7, 8))
     notes = compare(field_of([one, two, three])).notes
     assert "commit differs: aaaaaaaaaa changed (a), aaaaaaaaaa (b)" in notes
     assert "torch differs: 2 (a), 3 (b)" in notes
     assert any("10 of a, 99 of b" in note for note in notes)
+    assert "CartPole-v1: c: left out, since not done: seed 7, 8" in notes
     assert any("scores of c are of training episodes" in note for note in notes)
     assert not compare(field_of([one, dataclasses.replace(one, agent="d", origin="d")])).notes
 

@@ -58,6 +58,13 @@ class Seen:
         self.at_tick(running)
 
 
+def test_long_names_that_begin_alike_have_logs_of_their_own(tmp_path):
+    # as of an agent with many flags on two environments
+    flags = "dqn " + "--replay-ratio 0.25 " * 10
+    jobs = [job(f"{flags}on {env}", f"print('{env}')") for env in "AB"]
+    assert [o.tail for o in run_jobs(jobs, 2, logs=tmp_path)] == ["A\n", "B\n"]
+
+
 # -- How jobs end --------------------------------------------------------------------------------
 
 

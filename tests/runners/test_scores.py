@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 from runners import scores
 from runners.errors import BadInput
+from runners.run_folder import RunFolder
 
 
 def table(tmp_path, text, name="scores.csv"):
@@ -121,6 +124,53 @@ def test_some_of_the_seeds():
     one = entry("a", seeds=(3, 5, 8), finals=[30, 50, 80]).only([8, 3])
     assert one.seeds == (8, 3)
     np.testing.assert_array_equal(one.finals, [80, 30])
+
+
+# -- Run folders ---------------------------------------------------------------------------------
+
+GOOD = {
+    "config.json": {"agent": "dqn", "env": "E"},
+    "summary.json": {"wall_s": 7},
+    "seed-0/result.json": {"final_returns": [1, 3]},
+    "seed-0/evals.jsonl": {"env_steps": 10, "seconds": 1, "mean": 2},
+    "seed-4/result.json": {"final_returns": [5]},
+    "seed-4/evals.jsonl": {"env_steps": 10, "seconds": 1, "mean": 2},
+}
+
+
+def folder_of(tmp_path, changed):
+    for name, content in {**GOOD, **changed}.items():
+        path = tmp_path / "run" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = content if isinstance(content, str) else json.dumps(content) + "\n"
+        path.write_text(text)
+    return RunFolder(tmp_path / "run")
+
+
+def test_a_run_folder(tmp_path):
+    entry = scores.of_run(folder_of(tmp_path, {"seed-7/metrics.jsonl": ""}))
+    assert (entry.agent, entry.env, entry.seeds) == ("dqn", "E", (0, 4))
+    assert (entry.finals.tolist(), entry.seconds) == ([2, 5], 7)
+    assert entry.unfinished == (7,)  # it may have diverged, and is not passed over in silence
+    assert scores.of_run(folder_of(tmp_path, {}), [4]).unfinished == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("config.json", {"format": 9}, "KeyError: 'agent'"),
+        ("summary.json", '{"wall', "JSONDecodeError"),
+        ("seed-0/result.json", '{"fin', "JSONDecodeError"),
+        ("seed-0/result.json", {"seed": 0}, "'final_returns'"),
+        ("seed-0/result.json", {"final_returns": [None, 1]}, "seed 0: a final return is no finite"),
+        ("seed-4/evals.jsonl", "", "seed 4: has no evaluations"),
+        ("seed-4/evals.jsonl", {"x": 1}, "'env_steps'"),
+    ],
+)
+def test_a_damaged_folder_is_named(tmp_path, name, content, told):
+    with pytest.raises(BadInput, match=told) as caught:
+        scores.of_run(folder_of(tmp_path, {name: content}))
+    assert f"{tmp_path}/run: damaged, or of another format" in str(caught.value)
 
 
 # -- Stable-Baselines3's files -------------------------------------------------------------------

@@ -47,6 +47,24 @@ def test_a_finished_run_is_not_trained_twice_and_seeds_can_be_added(tmp_path):
     assert len(again.provenance()) == 2
 
 
+def test_a_seed_that_another_process_ends_while_we_summarise_is_in_the_summary(
+    tmp_path, monkeypatch
+):
+    write, results = RunFolder.write_summary, []
+
+    def late(folder, summary):
+        write(folder, summary)
+        if not results:  # seed 1 of another process is done now, and its summary already written
+            results.append(folder.seed(1).path / "result.json")
+            text = (folder.seed_path(0) / "result.json").read_text()
+            results[0].write_text(json.dumps({**json.loads(text), "seed": 1}))
+
+    monkeypatch.setattr(RunFolder, "write_summary", late)
+    folder = train.run(config(), range(1), str(tmp_path))
+    assert folder.summary()["seeds"] == [0, 1]
+    assert train.finished_run(config(), range(2), str(tmp_path))
+
+
 def test_a_finished_run_is_shown_even_where_nothing_can_be_written(tmp_path, monkeypatch, capsys):
     folder = train.run(config(), [0, 1], str(tmp_path))
     path = tmp_path / "config.json"
