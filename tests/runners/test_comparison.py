@@ -124,6 +124,27 @@ def test_no_common_budget():
         compare(field_of([a, b]))
 
 
+def test_steps_that_went_into_resets_leave_a_common_budget():
+    # evaluated in the end alone, at 4,000 steps of one and, for resets, a few less of the other
+    late, early = curve((4000, 7)), [curve((3896, 5)), curve((3909, 6))]
+    here = {"config": {"steps": 4000, "until_solved": False}}
+    b = dataclasses.replace(entry("b", [80, 81], curves=early), **here)
+    a = dataclasses.replace(entry("a", [90, 91], curves=[late] * 2), **here)
+    found = compare(field_of([a, b]))
+    assert found.field.entries["a", "CartPole-v1"].finals.tolist() == [90, 91]
+    assert any("up to 3% of the steps went into resets" in note for note in found.notes)
+    with pytest.raises(BadInput, match="no common budget"):  # nobody says what was asked for
+        compare(field_of([dataclasses.replace(a, config=None), b]))
+
+
+def test_an_evaluation_a_little_later_counts():
+    a = entry("a", [90, 91], curves=[curve((2000, 6), (4000, 8))] * 2)
+    b = entry("b", [80, 81], curves=[curve((3896, 5)), curve((3909, 6))])
+    found = compare(field_of([a, b]))
+    assert found.field.entries["a", "CartPole-v1"].finals == pytest.approx([7.896, 7.896])
+    assert found.field.entries["b", "CartPole-v1"].finals.tolist() == [5, 6]
+
+
 def test_only_common_seeds_are_compared():
     a = entry("a", [1, 2, 3, 4], seeds=[0, 1, 2, 3])
     b = entry("b", [30, 40, 50], seeds=[2, 3, 4])
