@@ -168,7 +168,7 @@ def draw_forest(outcomes: Sequence[Outcome], path: Path, title: str) -> None:
     # Figure and not pyplot: no global state, no window, and less to import.
     from matplotlib.figure import Figure
 
-    from runners.report import DPI, INK, save_figure
+    from runners.pictures import DPI, INK, save_figure
 
     parts = [
         (name, [o for o in outcomes if o.series.base == base])
@@ -187,7 +187,7 @@ def draw_forest(outcomes: Sequence[Outcome], path: Path, title: str) -> None:
 
 
 def _draw_rows(axes: Axes, rows: Sequence[Outcome], label: str) -> None:
-    from runners.report import GOAL, INK, MEAN
+    from runners.pictures import GOAL, INK, MEAN
 
     axes.axvline(0, color=GOAL, linewidth=1.0, linestyle=(0, (6, 3)))
     for row, outcome in enumerate(rows):

@@ -11,7 +11,7 @@ import numpy as np
 
 from runners.console import number
 from runners.errors import BadInput, DiskFault, disk
-from runners.report import DPI, INK, save_figure
+from runners.pictures import DPI, INK, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,8 @@ import numpy as np
 
 from runners.alarms import ALARMS
 from runners.console import human
-from runners.report import DPI, GOAL, INK, LINE, MEAN, Record, save_figure
+from runners.learning_curve import Record
+from runners.pictures import DPI, GOAL, INK, LINE, MEAN, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from runners.console import human
-from runners.report import DPI, INK, LINE, MEAN, Record, save_figure
+from runners.learning_curve import Record
+from runners.pictures import DPI, INK, LINE, MEAN, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -60,14 +60,14 @@ def live_curve(path: Path) -> Iterator[LiveCurve]:
 
 def follow(path: Path) -> None:
     """Draw the run's curve every few seconds, and once more at the end of standard input."""
-    from runners import health_picture, lag_picture, report
+    from runners import health_picture, lag_picture, learning_curve
 
     seen = 0
     while True:
         ended = bool(select.select([sys.stdin], [], [], REDRAW_SECONDS)[0])
         size = sum(file.stat().st_size for file in path.glob("seed-*/evals.jsonl"))
         if size and (ended or size != seen):
-            report.draw_curve(RunFolder(path))
+            learning_curve.draw_curve(RunFolder(path))
             health_picture.draw_health(RunFolder(path))
             lag_picture.draw_lag(RunFolder(path))
         seen = size
@@ -77,12 +77,12 @@ def follow(path: Path) -> None:
 
 def warm_up() -> None:
     """Load all that a picture takes, while there is nothing to draw yet."""
-    from runners import report, stats
+    from runners import learning_curve, pictures, stats
     from runners.resolve import threshold
 
     threshold(DEFAULT_ENV)
     stats.t_interval([0.0, 1.0])
-    report.render(report.curve_figure({}, ""))
+    pictures.render(learning_curve.curve_figure({}, ""))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from runners import report
+from runners import learning_curve
 from runners.claims import Metric
 from runners.config import RunConfig
 from runners.console import Console
@@ -42,7 +42,7 @@ def train(
     console.message(f"{title}: finished before" if done else title)
     folder = done or run(config, seeds, out, console=console, stop_asked=stop_asked)
     if not folder.curve.exists():
-        report.draw_curve(folder)
+        learning_curve.draw_curve(folder)
     return read(folder, seeds)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from runners import stats
 from runners.grid import combinations
-from runners.report import DPI, GOAL, INK, MEAN, OPTIMUM, save_figure
+from runners.pictures import DPI, GOAL, INK, MEAN, OPTIMUM, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -194,7 +194,7 @@ class SignalFlag:
 @command
 def main(argv: Sequence[str]) -> int:
     """Read the command line, train, report."""
-    from runners import report
+    from runners import learning_curve, report
     from runners.command_line import parse_train
     from runners.config import run_name
     from runners.console import make_console
@@ -234,7 +234,7 @@ def main(argv: Sequence[str]) -> int:
         )
         drawn = curve.finish()
     if not drawn:
-        report.draw_curve(folder)  # says why, if it fails here too
+        learning_curve.draw_curve(folder)  # says why, if it fails here too
         draw_health(folder)
         draw_lag(folder)
     report.show(folder, quiet=options.quiet)

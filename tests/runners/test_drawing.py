@@ -8,7 +8,7 @@ from PIL import Image
 from envs import mdps
 from runners import drawing
 from runners.errors import BadInput, DiskFault
-from runners.report import DPI
+from runners.pictures import DPI
 
 
 def frames(count, height=20, width=30):

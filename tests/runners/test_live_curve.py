@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from runners import live_curve, report
+from runners import learning_curve, live_curve
 from runners.errors import Stopped
 from runners.live_curve import LiveCurve, follow
 from runners.run_folder import create_run
@@ -59,7 +59,7 @@ def test_it_is_drawn_again_when_there_is_something_new(folder, monkeypatch):
     monkeypatch.setattr("sys.stdin", os.fdopen(read))
     monkeypatch.setattr(live_curve, "REDRAW_SECONDS", 0.05)
     drawn = threading.Semaphore(0)
-    monkeypatch.setattr(report, "draw_curve", lambda run: drawn.release())
+    monkeypatch.setattr(learning_curve, "draw_curve", lambda run: drawn.release())
     follower = threading.Thread(target=follow, args=(folder.path,))
     follower.start()
     assert drawn.acquire(timeout=10)
