@@ -221,14 +221,15 @@ def folder_of(comparison: Comparison, out: str) -> Path:
 
 
 def write(comparison: Comparison, out: str) -> Path:
-    """Write compare.json; gives its folder."""
-    from runners import comparison_json, files
+    """Write compare.json and the report; gives their folder."""
+    from runners import comparison_json, comparison_report, files
 
     folder = folder_of(comparison, out)
     files.make_folder(folder)
     with disk(folder):
         record = comparison_json.to_json(comparison)
         files.replace(folder / "compare.json", files.dump(record, indent=2), "comparison")
+    comparison_report.write(comparison, folder)
     return folder
 
 

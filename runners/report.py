@@ -1,20 +1,45 @@
-"""What a run came to, for a person: a table on standard output."""
+"""``python -m runners.report RUN...``: what a run, or several side by side, came to, for a person.
+
+The tables that commands print at the end of a run are here as well.
+"""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from runners import stats
 from runners.console import duration, human, number, seed_range, time_line
+from runners.errors import command, leave
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from runners.run_folder import RunFolder
 
+DESCRIPTION = """\
+Write a report that anybody can open, offline and without a program of ours: report.html, report.md
+and their pictures. Of one run: its table, learning curve, time, alarms, settings and origin. Of
+several: which agent is better and how sure that is, as compare writes it, without training."""
+
+EPILOG = """\
+what may be named:
+  RUN       a run folder's path, a unique beginning of its name, or last: the latest
+  FILE.csv  columns agent, env, seed, score; with env_steps (and seconds), rows of a seed are its curve
+
+examples:
+  python -m runners.report last
+  python -m runners.report runs/dqn-CartPole-v1-0123456789 runs/pqn-CartPole-v1-0123456789
+  python -m runners.report scores.csv --out elsewhere
+
+The report of a run is in its folder, that of several in a folder compare-... below --out. The path of
+report.html is the last line printed.
+
+exit status: 0 done, 2 bad input, 4 disk"""
 MOST_ROWS = 10  # seeds that get a row of their own
 
 
@@ -161,3 +186,59 @@ def print_table(
     console.print(table)
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)
+
+
+# -- The command ---------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    from runners.evaluate import Parser
+
+    parser = Parser("runners.report", DESCRIPTION, EPILOG)
+    add = parser.add_argument
+    add(
+        "what",
+        nargs="+",
+        metavar="RUN",
+        help="a run; or several, or a table, to be set side by side",
+    )
+    add("--out", default="runs", metavar="DIR", help="where runs are looked for (runs)")
+    add("--quiet", action="store_true", help="print the path of report.html alone")
+    return parser
+
+
+@command
+def main(argv: Sequence[str]) -> int:
+    """Read the command line, write the report, print where it is."""
+    asked = _parser().parse_args(argv)
+    from runners import run_report
+    from runners.run_folder import find_run
+
+    runs = [find_run(one, asked.out) for one in asked.what if not one.endswith(".csv")]
+    for run in runs:
+        run_report.check(run)
+    if len(asked.what) == 1 and runs:
+        path = run_report.write(runs[0])
+        if not asked.quiet and (summary := runs[0].summary()):
+            print_summary(summary)
+    else:
+        path = _side_by_side(asked.what, asked.out, asked.quiet)
+    sys.stdout.write(f"{path}\n")
+    return 0
+
+
+def _side_by_side(sources: Sequence[str], out: str, quiet: bool) -> Path:
+    from runners import compare
+    from runners.comparison import compare as compared
+    from runners.comparison import verdict
+    from runners.scores import field_of
+
+    comparison = compared(field_of(compare.read(sources, out)))
+    folder = compare.write(comparison, out)
+    if not quiet:
+        sys.stdout.write("".join(f"{line}\n" for line in verdict(comparison)))
+    return folder / "report.html"
+
+
+if __name__ == "__main__":
+    leave(main())

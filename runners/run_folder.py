@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from runners import files, provenance
 from runners.config import difference, is_path_safe
-from runners.errors import BadInput, disk
+from runners.errors import BadInput, disk, nearest
 
 Json = dict[str, Any]
 _ASIDE = re.compile(r"\.old-(\d+)$")
@@ -305,14 +305,18 @@ def find_run(text: str, out: str | Path = "runs") -> RunFolder:
     fitting = [run for run in runs if run.name.startswith(text)]
     if len(fitting) == 1:
         return RunFolder(fitting[0])
-    what = f"{len(fitting)} runs begin so" if fitting else "no run begins so"
+    names = [run.name for run in runs]
+    what = f"{len(fitting)} runs begin so" if fitting else f"no run begins so{nearest(text, names)}"
     raise BadInput(f"{text!r}: {what}; there are {_names(fitting or runs)}")
 
 
 def _open(path: Path) -> RunFolder:
     _refuse_symlink(path)
     if not (path / "config.json").is_file():
-        raise BadInput(f"{path}: no run folder; name one that holds a config.json")
+        beside = [run.name for run in _runs(path.parent)] if not path.exists() else []
+        raise BadInput(
+            f"{path}: no run folder; name one that holds a config.json{nearest(path.name, beside)}"
+        )
     return RunFolder(path)
 
 
