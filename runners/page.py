@@ -260,6 +260,11 @@ def escaped(text: str) -> str:
     return _SPECIAL.sub(r"\\\g<0>", " ".join(text.split()))
 
 
+def _line(text: str) -> str:
+    """A text that begins a line: neither a heading nor an item of a list because of that."""
+    return re.sub(r"^(?=[#+=-])|(?<=^\d)(?=[.)])", r"\\", escaped(text))
+
+
 def as_markdown(page: Page) -> str:
     """The same report as Markdown, beside its PNG files."""
     parts = [f"# {escaped(page.title)}"]
@@ -272,9 +277,9 @@ def as_markdown(page: Page) -> str:
 def _markdown(block: Block) -> str:
     match block:
         case Text(text, warning):
-            return f"**Warning:** {escaped(text)}" if warning else escaped(text)
+            return f"**Warning:** {escaped(text)}" if warning else _line(text)
         case Lines(items, _):
-            return "\n".join(f"- {escaped(item)}" for item in items)
+            return "\n".join(f"- {_line(item)}" for item in items)
         case Grid(header, rows, words):
             aligned = ["---", *["---" if words else "---:"] * (len(header) - 1)]
             lines = [[escaped(cell) or " " for cell in row] for row in (header, *rows)]
