@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from runners import stats
-from runners.comparison_pictures import WIDTH, legend, styles_of
+from runners.comparison_pictures import NAME, WIDTH, legend, legend_height, styles_of
 from runners.console import human, number
 from runners.pictures import DPI, GOAL, INK, bare, wrapped
 from runners.scores import Curve, Entry, Field, Floats
@@ -103,10 +103,13 @@ def _draw(
 
     across = 2 if len(envs) in (2, 4) else min(ACROSS, len(envs))
     down = -(-len(envs) // across)
-    tall = 4.0 if across == 1 else 3.2 if across == 2 else 2.6
-    height = tall * down + 0.7 + 0.2 * math.ceil(len(field.agents) / 4)
-    figure = Figure(figsize=(WIDTH, height), dpi=DPI)
-    grid = figure.subplots(down, across, squeeze=False).ravel()
+    tall = 4.0 if across == 1 else 3.2 if across == 2 else 2.5
+    below = legend_height([*field.agents, "threshold"])
+    figure = Figure(figsize=(WIDTH, 0.3 + tall * down + below), dpi=DPI)
+    grid = [
+        figure.add_axes(_place(n // across, n % across, across, tall, figure))
+        for n in range(len(envs))
+    ]
     styles = styles_of(field.agents)
     for axes, env in zip(grid, envs, strict=False):
         known = {
@@ -120,19 +123,35 @@ def _draw(
         _set_limits(axes, known, bands, thresholds.get(env))
         if axis == "seconds":
             _name_unit(axes, max(float(band.at[-1]) for band in bands.values()))
-        axes.set_title(wrapped(env, 34), loc="left", fontsize=9.5, fontweight="bold", color=INK)
-    for axes in grid[len(envs) :]:
-        axes.remove()
-    for axes in grid[0 : len(envs) : across]:
+        # where they are is said: to find out, matplotlib would draw every panel a second time
+        axes.set_title(
+            wrapped(env, 34), loc="left", y=1.0, fontsize=9.5, fontweight="bold", color=INK
+        )
+        axes.xaxis.set_label_coords(
+            0.5, -0.26 / (axes.get_position().height * figure.get_figheight())
+        )
+    for axes in grid[::across]:
         axes.set_ylabel("return of greedy episodes", color=INK, fontsize=9)
+        axes.yaxis.set_label_coords(-0.56 / (axes.get_position().width * WIDTH), 0.5)
     over = "environment steps" if axis == "env_steps" else "wall time"
-    figure.suptitle(
-        f"Learning curves over {over}: mean over seeds, 95 % band", x=0.01, ha="left", fontsize=11,
-        fontweight="bold", color=INK,
+    figure.text(
+        0.01, 1 - 0.1 / figure.get_figheight(), f"Learning curves over {over}: mean over seeds, 95 % band",
+        va="top", fontsize=11, fontweight="bold", color=INK,
     )  # fmt: skip
-    fullest = max(grid[: len(envs)], key=lambda axes: len(axes.get_legend_handles_labels()[1]))
-    legend(figure, fullest)
+    legend(figure, max(grid, key=lambda axes: len(axes.get_legend_handles_labels()[1])))
     return figure
+
+
+def _place(
+    row: int, column: int, across: int, tall: float, figure: Figure
+) -> tuple[float, float, float, float]:
+    """Where a panel is in its figure; to ask all of them how much room they need takes long."""
+    width, height = figure.get_size_inches()
+    pitch = (width - 0.2) / across
+    left, top = 0.2 + column * pitch + 0.55, 0.3 + row * tall + 0.28
+    return (
+        left / width, 1 - (top + tall - 0.8) / height, (pitch - 0.7) / width, (tall - 0.8) / height
+    )  # fmt: skip
 
 
 def _draw_panel(
@@ -146,9 +165,9 @@ def _draw_panel(
         axes.plot(
             band.at, band.mean, color=style.color, linestyle=style.dash, linewidth=1.6,
             marker=style.marker, markersize=4.5, markevery=(turn % every, every),
-            label=wrapped(agent, 28),
+            label=wrapped(agent, NAME),
         )  # fmt: skip
-    axes.locator_params(axis="x", nbins=5)
+    axes.locator_params(nbins=5)
     axes.xaxis.set_major_formatter(lambda value, _: human(value))
     axes.set_xlabel("environment steps" if axis == "env_steps" else "", color=INK, fontsize=9)
     bare(axes)
@@ -159,7 +178,7 @@ def _name_unit(axes: Axes, seconds: float) -> None:
     from matplotlib.ticker import MaxNLocator
 
     size, name = next((size, name) for size, name, most in UNITS if seconds < most)
-    ticks = MaxNLocator(5).tick_values(0, seconds / size)
+    ticks = MaxNLocator(4).tick_values(0, seconds / size)
     shown = [tick for tick in ticks if 0 <= tick * size <= seconds * 1.01]
     axes.set_xticks([tick * size for tick in shown], [f"{tick:g}" for tick in shown])
     axes.set_xlabel(f"wall time, {name}", color=INK, fontsize=9)

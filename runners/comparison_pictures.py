@@ -134,7 +134,7 @@ def profiles_figure(comparison: Comparison) -> Figure:
         axes.plot(
             taus, profile.share, color=style.color, linestyle=style.dash, linewidth=1.8,
             drawstyle="steps-post", marker=style.marker, markersize=5,
-            markevery=((turn * 5) % (TAUS // 8), TAUS // 8), label=wrapped(agent, 28),
+            markevery=((turn * 5) % (TAUS // 8), TAUS // 8), label=wrapped(agent, NAME),
         )  # fmt: skip
     axes.set_xlim(taus[0], taus[-1])
     axes.set_ylim(-0.02, 1.02)
@@ -246,11 +246,28 @@ def _title(figure: Figure, text: str) -> None:
     figure.suptitle(text, x=0.01, ha="left", fontsize=11, fontweight="bold", color=INK)
 
 
+NAME = 28  # letters of a line in a legend
+
+
 def legend(figure: Figure, axes: Axes) -> None:
     """Names of all lines of the axes, below everything."""
     handles, labels = axes.get_legend_handles_labels()
-    widest = max((len(line) for label in labels for line in label.split("\n")), default=1)
+    engine = any(one.get_subplotspec() for one in figure.axes)
     figure.legend(
-        handles, labels, loc="outside lower left", ncols=max(1, min(len(labels), 5, 110 // (widest + 8))),
+        handles, labels, loc="outside lower left" if engine else "lower left", ncols=_columns(labels),
         frameon=False, fontsize=8.5, labelcolor=INK, handlelength=3.2, columnspacing=1.6,
     )  # fmt: skip
+
+
+def legend_height(names: Sequence[str]) -> float:
+    """Inches that the legend of so many agents takes."""
+    labels = [wrapped(name, NAME) for name in names]
+    rows = -(-len(labels) // _columns(labels))
+    lines = [1 + label.count("\n") for label in labels]
+    columns = [sum(lines[start : start + rows]) for start in range(0, len(lines), rows)]
+    return 0.12 + 0.17 * max(columns) + 0.05 * rows
+
+
+def _columns(labels: Sequence[str]) -> int:
+    widest = max((len(line) for label in labels for line in label.split("\n")), default=1)
+    return max(1, min(len(labels), 5, 118 // (widest + 8)))
