@@ -42,9 +42,15 @@ class Band(NamedTuple):
 
 
 def knows(entry: Entry, axis: Axis) -> bool:
-    """Whether an entry's curves can be drawn over this."""
+    """Whether an entry's curves can be drawn over this: all are known, numbers, and go forward."""
     timed = axis == "env_steps" or all(curve.seconds is not None for curve in entry.curves)
-    return bool(entry.curves) and timed and len(_common(entry.curves, axis)) > 0
+    if not entry.curves or not timed:
+        return False
+    whole = all(
+        np.isfinite(curve.means).all() and bool((np.diff(_at(curve, axis)) > 0).all())
+        for curve in entry.curves
+    )
+    return whole and len(_common(entry.curves, axis)) > 0
 
 
 def band_of(curves: Sequence[Curve], axis: Axis, points: int) -> Band:

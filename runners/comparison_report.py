@@ -34,7 +34,6 @@ def write(comparison: Comparison, folder: Path) -> Path:
     """Write report.html, report.md and the pictures into a folder that exists; gives the HTML's path.
 
     Raises:
-        BadInput: a curve is none.
         DiskFault: the folder takes no more.
     """
     with plain_text():
@@ -232,7 +231,8 @@ def _envs(field: Field, thresholds: Mapping[str, float | None]) -> Iterator[Bloc
         yield tables.means_grid(field)
     yield Text(
         "Means with 95 % t intervals over seeds. Seeds that never reached a threshold count as longer "
-        "than they were trained; medians are Kaplan and Meier's, over evaluations."
+        "than they were trained; medians are Kaplan and Meier's, over evaluations. Steps are counted up to "
+        "the budget that all agents had, times up to each one's own end."
     )
     for env in field.envs:
         grid = tables.env_grid(field, env, thresholds[env])

@@ -14,7 +14,6 @@ from runners.bootstrap import Estimate
 from runners.comparison import Comparison, speed_of
 from runners.console import duration, human, seed_range
 from runners.equal_time import EqualTime
-from runners.errors import BadInput
 from runners.learning_speed import TimeToThreshold
 from runners.page import Grid
 from runners.scores import Entry, Field, settings_of
@@ -96,11 +95,7 @@ def means_grid(field: Field) -> Grid:
 
 
 def env_grid(field: Field, env: str, threshold: float | None) -> Grid:
-    """A row an agent: what it came to on an environment, and how fast.
-
-    Raises:
-        BadInput: a curve is none, as `runners.learning_speed` says.
-    """
+    """A row an agent: what it came to on an environment, and how fast."""
     entries = [field.entries[agent, env] for agent in field.agents]
     budget = min(entry.budget for entry in entries)
     header = ["agent", "mean return [95 %]", "IQM", "seeds"]
@@ -113,18 +108,24 @@ def env_grid(field: Field, env: str, threshold: float | None) -> Grid:
         row = [entry.agent, with_interval(entry.finals)]
         row += [number(float(stats.interquartile_mean(entry.finals))), str(len(entry.seeds))]
         if known:
-            try:
-                speed = speed_of(entry, budget, goal)
-            except ValueError as error:
-                raise BadInput(f"{entry.origin}: {entry.agent} on {env}: {error}") from None
-            row.append(estimate(speed.area))
-            if goal is not None:
-                row += [
-                    _reached(speed.steps, budget, human),
-                    _reached(speed.seconds, None, duration),
-                ]
+            row += _speed(entry, budget, goal)
         rows.append(row)
     return Grid(header, rows)
+
+
+def _speed(entry: Entry, budget: float, goal: float | None) -> list[str]:
+    """How fast an agent learned; of a run that diverged that is not known."""
+    try:
+        speed = speed_of(entry, budget, goal)
+    except ValueError as error:
+        return [f"not known: {error}", *["not known"] * (2 * (goal is not None))]
+    if goal is None:
+        return [estimate(speed.area)]
+    return [
+        estimate(speed.area),
+        _reached(speed.steps, budget, human),
+        _reached(speed.seconds, None, duration),
+    ]
 
 
 def _reached(found: TimeToThreshold | None, budget: float | None, text: Any) -> str:
@@ -150,7 +151,7 @@ def equal_time_grid(found: Mapping[str, EqualTime], agents: Sequence[str]) -> Gr
             scores, steps = one.agents[agent]
             late = bool(np.isnan(scores).any())
             row.append(
-                "not evaluated by then" if late
+                "not known at that time" if late
                 else f"{with_interval(scores)} at {human(stats.mean(steps))} steps"
             )  # fmt: skip
         rows.append(row)

@@ -36,7 +36,7 @@ def at_equal_time(field: Field, env: str) -> EqualTime | None:
         env: one of its environments.
 
     Returns:
-        None where some seed's seconds are not known.
+        None where some seed's seconds are not known, or go backwards.
     """
     curves = {agent: field.entries[agent, env].curves for agent in field.agents}
     ends = [
@@ -45,7 +45,12 @@ def at_equal_time(field: Field, env: str) -> EqualTime | None:
         for curve in ours
     ]
     known = [end for end in ends if end is not None]
-    if len(known) < len(ends) or not all(curves.values()):
+    backwards = any(
+        curve.seconds is not None and (np.diff(curve.seconds) < 0).any()
+        for ours in curves.values()
+        for curve in ours
+    )
+    if len(known) < len(ends) or backwards or not all(curves.values()):
         return None
     least = min(known)
     return EqualTime(

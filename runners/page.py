@@ -147,6 +147,8 @@ summary {{ cursor: pointer; color: #0b5394; }}
   figure, tr, li {{ break-inside: avoid; }}
   thead {{ display: table-header-group; }}
   .wide {{ overflow: visible; }}
+  table {{ font-size: 7pt; }}
+  th, td {{ padding: .2em .4em; overflow-wrap: anywhere; }}
   details::details-content {{ content-visibility: visible; height: auto; }}
   summary {{ color: inherit; list-style: none; }}
 }}

@@ -48,6 +48,8 @@ def test_who_was_not_evaluated_by_then_has_no_score():
     assert math.isnan(found.agents["late"].env_steps[0])
 
 
-@pytest.mark.parametrize("other", [[], [curve((1, None, 0), (2, None, 1))]])
+@pytest.mark.parametrize(
+    "other", [[], [curve((1, None, 0), (2, None, 1))], [curve((1, 3, 0), (2, 2, 1))]]
+)
 def test_where_somebodys_time_is_not_known_there_is_none(other):
     assert at_equal_time(field(a=[curve((1, 1, 0), (2, 2, 1))], b=other), "E") is None
