@@ -74,8 +74,13 @@ def _at(curve: Curve, axis: Axis) -> Floats:
 
 
 def _common(curves: Sequence[Curve], axis: Axis) -> Floats:
-    """Where some seed was evaluated and all have been by then and are still on their way."""
+    """Where some seed was evaluated and all have been by then and are still on their way.
+
+    Of seeds that were evaluated once, each where its episodes ended, it is the middle of those places.
+    """
     places = [_at(curve, axis) for curve in curves]
+    if all(len(place) == 1 for place in places):
+        return np.array([np.mean(places)])
     start, stop = max(place[0] for place in places), min(place[-1] for place in places)
     every = np.unique(np.concatenate(places))
     common: Floats = every[(every >= start) & (every <= stop)]

@@ -258,8 +258,9 @@ def _equal_time(field: Field) -> Iterator[Block]:
 
 def _improvement(comparison: Comparison) -> Picture:
     caption = (
-        "The probability that a run of the row's agent scores higher than one of the column's, mean over "
-        "environments; 0.5 is even. It says how likely one is better, not by how much."
+        "The probability that a run of the row's agent scores higher than one of the column's"
+        f"{', mean over environments' if comparison.scales else ''}; 0.5 is even. It says how likely one "
+        "is better, not by how much."
     )
     alt = "; ".join(
         f"{pair.a} beats {pair.b} with {tables.estimate(pair.improvement)}"

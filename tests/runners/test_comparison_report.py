@@ -223,6 +223,11 @@ def test_a_band_is_of_all_seeds_where_all_were_evaluated():
     assert np.isnan(band_of([curve([1, 2])], "env_steps", 80).low).all()
 
 
+def test_seeds_that_were_evaluated_once_are_a_point():
+    band = band_of([curve([1], [100]), curve([3], [104])], "env_steps", 80)
+    assert (band.at.tolist(), band.mean.tolist()) == ([102], [2])
+
+
 def test_long_curves_are_thinned():
     long = [curve(np.arange(1000.0)), curve(np.arange(1000.0))]
     assert len(band_of(long, "env_steps", 16).at) == 16
