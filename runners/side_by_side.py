@@ -62,8 +62,9 @@ def train(
     at_once = at_once or cores()
     jobs, parts = [], {}
     for one in missing:
-        pieces = len(seeds) if one.alone else -(-at_once // len(missing))
-        for part in _parts(one.folder(out), seeds, pieces):
+        pieces = -(-at_once // len(missing))
+        parts_of = _alone(one, seeds, out) if one.alone else _parts(one.folder(out), seeds, pieces)
+        for part in parts_of:
             name = f"{one.name}, {seed_range(part)}"
             asked = ["--seed", str(part[0]), "--seeds", str(len(part))]
             jobs.append(Job(name, [sys.executable, "-m", "runners.train", *one.argv, *asked]))
@@ -85,6 +86,14 @@ def train(
     if failed := [outcome for outcome in outcomes if outcome.status != "done"]:
         told = "; ".join(f"{outcome.job.name}: {outcome.line}" for outcome in failed)
         raise RunFailed(f"{len(failed)} of {len(outcomes)} jobs failed: {told}")
+
+
+def _alone(one: Series, seeds: Sequence[int], out: str) -> list[Sequence[int]]:
+    """Each seed that is not done, by itself; where only the summary is missing, all of them."""
+    from runners.outcome import read_result
+
+    folder = one.folder(out)
+    return [[s] for s in seeds if read_result(folder.seed_path(s)) is None] or [seeds]
 
 
 def _parts(folder: RunFolder, seeds: Sequence[int], pieces: int) -> Iterator[Sequence[int]]:

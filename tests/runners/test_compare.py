@@ -12,8 +12,9 @@ import time
 import numpy as np
 import pytest
 
-from runners import compare, comparison, side_by_side
+from runners import compare, comparison, jobs, side_by_side
 from runners.config import to_json
+from runners.console import SilentConsole
 from runners.errors import BadInput
 from runners.report import print_table
 from runners.scores import Entry, field_of
@@ -90,6 +91,27 @@ def test_seeds_of_a_new_run_are_spread_over_the_cores(tmp_path):
     # seeds that train together already stay together
     (folder.path / "groups" / "0-3").mkdir(parents=True)
     assert [list(part) for part in side_by_side._parts(folder, range(5), 2)] == [[0, 1, 2, 3, 4]]
+
+
+def test_seeds_that_gain_nothing_together_are_begun_only_where_they_are_missing(
+    tmp_path, monkeypatch
+):
+    # what Stable-Baselines3 trains: a process a seed, and starting one takes seconds
+    one = compare.plan(["sb3:dqn"], ["CartPole-v1"], 512, [], str(tmp_path))[0]
+    for seed in (0, 2):
+        folder = one.folder(str(tmp_path)).seed_path(seed)
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text("{}")
+    begun = []
+    monkeypatch.setattr(jobs, "run_jobs", lambda found, *_, **__: begun.extend(found) or [])
+    side_by_side.train([one], range(4), str(tmp_path), 2, SilentConsole())
+    assert [job.argv[-4:] for job in begun] == [
+        ["--seed", "1", "--seeds", "1"],
+        ["--seed", "3", "--seeds", "1"],
+    ]
+    begun.clear()
+    side_by_side.train([one], [0, 2], str(tmp_path), 2, SilentConsole())  # without a summary
+    assert len(begun) == 1
 
 
 def test_the_looks_are_fixed_before_the_first():
