@@ -21,6 +21,10 @@ from runners.sequential import Decision, sequential_test
 from runners.stats import AGGREGATES, Aggregate, Difference, Scores
 
 LEVEL = 0.95
+LOOKED = (
+    "seeds that are added since nothing was decided are a further look, which errs more often than one "
+    "in 20: plan looks from the start with --until-decided, or take fresh seeds alone"
+)
 SAME_BUDGET = 0.02  # a rollout more or less is no other budget
 
 
@@ -104,6 +108,8 @@ def compare(field: Field, figure: str = "IQM", planned: Sequence[int] = ()) -> C
             ]
     except ValueError as error:
         raise BadInput(str(error)) from None
+    if any(pair.better is None for pair in pairs):
+        notes.append(LOOKED)
     unit = "normalised" if scales else "return"
     return Comparison(field, figure, unit, scales, figures, pairs, notes)
 

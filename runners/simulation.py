@@ -207,10 +207,16 @@ def _check_player(plan: Plan, player: Player, setting: Mapping[str, Any], spec: 
     options = run.config()["env_options"]
     told = " ".join(f"--set {name}={written(value)}" for name, value in options.items())
     raise BadInput(
-        f"policy {player.name}: was trained with observations and actions of shapes {own.obs_shape} and "
-        f"{own.action_shape}, and {describe(setting) or plan.env} has {spec.obs_shape} and "
-        f"{spec.action_shape}" + (f"; it was trained with {told}" if told else "")
+        f"policy {player.name}: was trained on {_shown(own)}, and {describe(setting) or plan.env} has "
+        f"{_shown(spec)}" + (f"; it was trained with {told}" if told else "")
     )
+
+
+def _shown(spec: Spec) -> str:
+    states = f"{spec.num_states} states"
+    seen = states if spec.num_states else f"{spec.obs_dtype} observations {spec.obs_shape}"
+    acts = f"{spec.num_actions} actions" if spec.num_actions else f"actions {spec.action_shape}"
+    return f"{seen} and {acts}"
 
 
 def _look(spec: Spec) -> tuple[Any, ...]:

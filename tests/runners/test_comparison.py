@@ -51,6 +51,7 @@ def test_what_is_not_decided_says_how_many_seeds_would():
     # mean 1, standard deviation of the differences 2.4: (2.8 * 2.4)^2 = 45 seeds for the mean
     assert 10 < pair.more_seeds < 100
     assert f"about {pair.more_seeds} more seeds" in verdict(found)[0]
+    assert any("a further look" in note for note in found.notes)
 
 
 def test_so_few_seeds_never_decide_and_the_number_says_so():
@@ -215,7 +216,8 @@ def test_what_is_not_the_same_of_all_is_noted():
     assert any("10 of a, 99 of b" in note for note in notes)
     assert "CartPole-v1: c: left out, since not done: seed 7, 8" in notes
     assert any("scores of c are of training episodes" in note for note in notes)
-    assert not compare(field_of([one, dataclasses.replace(one, agent="d", origin="d")])).notes
+    alike = dataclasses.replace(one, agent="d", origin="d", finals=LOW + 99)
+    assert not compare(field_of([one, alike])).notes
 
 
 # -- More than one look --------------------------------------------------------------------------

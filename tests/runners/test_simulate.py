@@ -249,7 +249,7 @@ def test_a_policy_of_another_environment(capsys, tmp_path, lake):
 
 def test_a_policy_that_cannot_read_what_a_setting_shows(capsys, tmp_path, lake):
     argv = ["FrozenLake-v1", "--set", "map_name=4x4,8x8", "--policy", str(lake.path)]
-    assert f"policy {lake.name}: was trained with observations" in refused(argv, capsys, tmp_path)
+    assert f"policy {lake.name}: was trained on 16 states" in refused(argv, capsys, tmp_path)
     assert (
         main([*argv[:2], "map_name=4x4", *argv[3:], "--episodes", "5", "--out", str(tmp_path)]) == 0
     )
