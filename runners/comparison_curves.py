@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 Axis = Literal["env_steps", "seconds"]
 MOST_PANELS, ACROSS = 12, 3
-MOST_POINTS, LEAST_POINTS = 80, 16  # of a curve
+MOST_POINTS, LEAST_POINTS = 80, 12  # of a curve
 ALL_POINTS = 9_000  # of all curves of a report, so that it stays small
+MOST_BANDS = 400  # curves; of more only the means are drawn
 
 
 UNITS = (
@@ -39,6 +40,11 @@ class Band(NamedTuple):
     mean: Floats  # [P]
     low: Floats  # [P]
     high: Floats  # [P]
+
+    def without_interval(self) -> Band:
+        """The mean alone."""
+        nothing = np.full_like(self.mean, np.nan)
+        return self._replace(low=nothing, high=nothing)
 
 
 def knows(entry: Entry, axis: Axis) -> bool:
@@ -87,6 +93,11 @@ def _common(curves: Sequence[Curve], axis: Axis) -> Floats:
     return common
 
 
+def banded(field: Field) -> bool:
+    """Whether there are few enough curves for each to have its band."""
+    return len(field.agents) * len(field.envs) <= MOST_BANDS
+
+
 def curves_figures(
     field: Field, axis: Axis, thresholds: Mapping[str, float | None]
 ) -> Iterator[tuple[Sequence[str], Figure]]:
@@ -121,7 +132,7 @@ def _draw(
         figure.add_axes(_place(n // across, n % across, across, tall, figure))
         for n in range(len(envs))
     ]
-    styles = styles_of(field.agents)
+    styles, bare_means = styles_of(field.agents), not banded(field)
     for axes, env in zip(grid, envs, strict=False):
         known = {
             agent: entry
@@ -129,6 +140,8 @@ def _draw(
             if knows(entry := field.entries[agent, env], axis)
         }
         bands = {agent: band_of(entry.curves, axis, points) for agent, entry in known.items()}
+        if bare_means:
+            bands = {agent: band.without_interval() for agent, band in bands.items()}
         _draw_panel(axes, bands, styles, axis)
         _draw_goal(axes, thresholds.get(env))
         _set_limits(axes, known, bands, thresholds.get(env))
@@ -146,7 +159,7 @@ def _draw(
         axes.yaxis.set_label_coords(-0.56 / (axes.get_position().width * WIDTH), 0.5)
     over = "environment steps" if axis == "env_steps" else "wall time"
     figure.text(
-        0.01, 1 - 0.1 / figure.get_figheight(), f"Learning curves over {over}: mean over seeds, 95 % band",
+        0.01, 1 - 0.1 / figure.get_figheight(), f"Learning curves over {over}: mean over seeds{'' if bare_means else ', 95 % band'}",
         va="top", fontsize=11, fontweight="bold", color=INK,
     )  # fmt: skip
     legend(figure, max(grid, key=lambda axes: len(axes.get_legend_handles_labels()[1])))
@@ -171,7 +184,10 @@ def _draw_panel(
     pale = 0.16 if len(bands) <= 4 else 0.06
     for turn, (agent, band) in enumerate(bands.items()):
         style = styles[agent]
-        axes.fill_between(band.at, band.low, band.high, color=style.color, alpha=pale, linewidth=0)
+        if np.isfinite(band.low).any():
+            axes.fill_between(
+                band.at, band.low, band.high, color=style.color, alpha=pale, linewidth=0
+            )
         every = max(1, len(band.at) // 5)
         axes.plot(
             band.at, band.mean, color=style.color, linestyle=style.dash, linewidth=1.6,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from runners import comparison_tables as tables
 from runners import page
 from runners.comparison import Comparison, sentence, verdict
-from runners.comparison_curves import Axis, curves_figures, knows
+from runners.comparison_curves import Axis, banded, curves_figures, knows
 from runners.comparison_pictures import (
     aggregates_figure,
     best_agent,
@@ -27,6 +27,7 @@ from runners.pictures import plain_text
 from runners.scores import Field
 
 MOST_SENTENCES = 12  # of the verdict before it is folded
+MOST_TOLD = 24  # curves whose ends are told in words
 MOST_OPEN = 3  # environments whose tables are not folded
 
 
@@ -174,7 +175,12 @@ def _curves(field: Field, thresholds: Mapping[str, float | None]) -> Iterator[Bl
         ]
         for n, (envs, figure) in enumerate(curves_figures(field, axis, thresholds)):
             name = stem if not n else f"{stem}-{n + 1}"
-            yield Picture(name, figure, _curves_alt(field, envs, axis, over), _curves_caption(axis))
+            yield Picture(
+                name,
+                figure,
+                _curves_alt(field, envs, axis, over),
+                _curves_caption(axis, banded(field)),
+            )
         if lacking:
             many = len(lacking) == len(field.entries)
             who = "any run" if many else ", ".join(lacking[:6])
@@ -182,11 +188,11 @@ def _curves(field: Field, thresholds: Mapping[str, float | None]) -> Iterator[Bl
             yield Text(f"Over {over} nothing is known of {who}.")
 
 
-def _curves_caption(axis: Axis) -> str:
-    told = (
-        "Mean return of greedy evaluation episodes over seeds, and its 95 % t interval where it lies "
-        "within what seeds came to; from where all seeds had been evaluated to where the first ended."
-    )
+def _curves_caption(axis: Axis, band: bool) -> str:
+    told = "Mean return of greedy evaluation episodes over seeds"
+    if band:
+        told += ", and its 95 % t interval where it lies within what seeds came to"
+    told += "; from where all seeds had been evaluated to where the first ended."
     if axis == "seconds":
         told += (
             " Seconds of seeds that were trained side by side, in one process or in several, are of all "
@@ -195,11 +201,15 @@ def _curves_caption(axis: Axis) -> str:
     return told
 
 
-def _curves_alt(field: Field, envs: object, axis: Axis, over: str) -> str:
+def _curves_alt(field: Field, envs: Sequence[str], axis: Axis, over: str) -> str:
+    if len(field.agents) * len(envs) > MOST_TOLD:
+        return (
+            f"Learning curves over {over}. What they come to stands in the table of mean returns."
+        )
     ended = "; ".join(
         f"{entry.agent} on {entry.env} ends at {tables.with_interval([c.means[-1] for c in entry.curves])}"
         for entry in field.entries.values()
-        if entry.env in tuple(envs) and knows(entry, axis)  # type: ignore[arg-type]
+        if entry.env in envs and knows(entry, axis)
     )
     return f"Learning curves over {over}. {ended}"
 

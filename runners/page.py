@@ -212,7 +212,10 @@ NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 _REFERENCE = re.compile(r'(?:url\(#|href="#)([^")]+)')
 _ID = re.compile(r' id="([^"]*)"')
 _PLACES = re.compile(r' (?:d|x|y|transform|points)="[^"]*"')
-_DIGITS = re.compile(r"(\.\d\d)\d+")
+_DIGITS = re.compile(r"(\.\d)\d+")  # a tenth of a point is less than a pixel
+_FAMILIES = re.compile(r" ?font-family: [^;\"]*;?")
+_NO_TURN = re.compile(r' transform="rotate\(-?0(?:\.0)? [^)]*\)"')
+_GROUP = re.compile(r"<g(?: [^>]*)?>|</g>")
 
 
 def svg_of(figure: Figure, name: str, alt: str) -> str:
@@ -236,7 +239,9 @@ def svg_of(figure: Figure, name: str, alt: str) -> str:
     text = _ID.sub(lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", text)
     text = _REFERENCE.sub(lambda m: m[0].replace(f"#{m[1]}", f"#{name}-{m[1]}"), text)
     text = _PLACES.sub(lambda m: _DIGITS.sub(r"\1", m[0]), text)
-    text = re.sub(r"font: ([\d.]+px|(?:bold|italic) [\d.]+px) [^;\"]*", _font, text)
+    text = _FAMILIES.sub("", text)  # the page's own style names them once
+    text = _NO_TURN.sub("", text)
+    text = _without_bare_groups(text)
     text = re.sub(r"\n\s*", "\n", text)
     box = re.search(r'viewBox="[^"]*"', text)
     assert box is not None
@@ -245,11 +250,17 @@ def svg_of(figure: Figure, name: str, alt: str) -> str:
     return head + text[text.index(">") + 1 :]
 
 
-def _font(found: re.Match[str]) -> str:
-    """Without the families, which the page's own style names once."""
-    kind, _, size = found[1].rpartition(" ")
-    weight = {"bold": "font-weight: bold; ", "italic": "font-style: italic; "}.get(kind, "")
-    return f"{weight}font-size: {size}"
+def _without_bare_groups(text: str) -> str:
+    """The same without groups that say nothing: half of matplotlib's."""
+    said: list[bool] = []
+
+    def kept(found: re.Match[str]) -> str:
+        if found[0] != "</g>":
+            said.append(found[0] != "<g>")
+            return found[0] if said[-1] else ""
+        return found[0] if said.pop() else ""
+
+    return _GROUP.sub(kept, text)
 
 
 # -- Markdown ------------------------------------------------------------------------------------

@@ -71,7 +71,7 @@ def settle(figure: Figure) -> None:
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     if any(axes.get_subplotspec() for axes in figure.axes):  # else it was placed by hand
-        ConstrainedLayoutEngine().execute(figure)
+        ConstrainedLayoutEngine(w_pad=0.09).execute(figure)  # inches
 
 
 def save_figure(figure: Figure, path: Path) -> None:

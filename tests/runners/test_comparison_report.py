@@ -244,7 +244,8 @@ def test_time_is_drawn_for_those_who_tell_it():
 
 
 def test_many_environments_are_several_figures():
-    many = field(*(entry("a", f"E{n}", curves=[curve([1, 2])] * 2) for n in range(57)))
+    runs = [curve([1, 2]), curve([2, 2])]
+    many = field(*(entry("a", f"E{n}", curves=runs) for n in range(57)))
     drawn = [envs for envs, _ in curves_figures(many, "env_steps", {})]
     assert list(map(len, drawn)) == [12, 12, 12, 12, 9]
     assert [env for envs in drawn for env in envs] == list(many.envs)
@@ -382,3 +383,15 @@ def test_a_full_disk_is_one_line(small, tmp_path, monkeypatch):
     monkeypatch.setattr("runners.files.replace", full)
     with pytest.raises(DiskFault, match="No space left"):
         page.write(comparison_report.page_of(small[0]), tmp_path)
+
+
+def test_of_very_many_curves_only_the_means_are_drawn(monkeypatch):
+    runs = [curve([1, 2]), curve([2, 2])]
+    two = field(entry("a", curves=runs), entry("b", curves=runs))
+    ((_, figure),) = curves_figures(two, "env_steps", {})
+    assert len(figure.axes[0].collections) == 2
+    assert "95 % band" in figure.texts[0].get_text()
+    monkeypatch.setattr("runners.comparison_curves.MOST_BANDS", 1)
+    ((_, figure),) = curves_figures(two, "env_steps", {})
+    assert len(figure.axes[0].collections) == 0
+    assert "band" not in figure.texts[0].get_text()

@@ -96,6 +96,8 @@ def test_a_picture_is_drawn_in_the_page_and_beside_it(tmp_path):
     assert NASTY in shown.said("text")  # letters, not outlines; and no formula
     assert "$x^" in shown.said("text")
     assert "xmlns" not in text
+    assert "<g>" not in text
+    assert "font-family" not in text[text.index("<svg") :]
     assert "http" not in text.replace("http-equiv", "").replace("http://evil.example", "")
     assert "![two \\<dots\\>](fig.png)" in (tmp_path / "report.md").read_text("utf-8")
 
