@@ -96,7 +96,7 @@ def differences_figure(comparison: Comparison) -> Figure:
             markerfacecolor=color if pair.better else "white",
         )  # fmt: skip
         axes.annotate(
-            f"p = {pair.p:.2g}", (1.01, row), xycoords=("axes fraction", "data"), color=INK,
+            how_sure(pair), (1.01, row), xycoords=("axes fraction", "data"), color=INK,
             fontsize=8, va="center",
         )  # fmt: skip
     axes.set_xlabel(
@@ -114,6 +114,13 @@ def _called(pair: Pair) -> str:
     first, second = (pair.a, pair.b) if pair.difference.value >= 0 else (pair.b, pair.a)
     label = f"{first} − {second}"
     return label if len(label) <= 34 else f"{wrapped(first, 34)}\n− {wrapped(second, 32)}"
+
+
+def how_sure(pair: Pair) -> str:
+    """By what a pair is decided, or is not yet."""
+    if pair.looks is None:
+        return f"p = {pair.p:.2g}"
+    return f"{pair.looks.looks[-1].seeds} seeds, look {len(pair.looks.looks)}"
 
 
 def profiles_figure(comparison: Comparison) -> Figure:

@@ -138,8 +138,13 @@ def _figures(comparison: Comparison) -> Iterator[Block]:
 
 def _differences(comparison: Comparison) -> Iterator[Block]:
     pairs = drawn_pairs(comparison)
+    looked = any(pair.looks for pair in comparison.pairs)
     caption = (
-        "Full markers: decided at 5 %, by a test that swaps the agents' scores within each seed, "
+        "Full markers: decided, by a test whose 5 % error is shared by all pairs and by all looks that were "
+        "taken while seeds were added; hollow and grey: not decided. What is shown is what was seen at a "
+        "pair's last look; its interval allows for the looks."
+        if looked
+        else "Full markers: decided at 5 %, by a test that swaps the agents' scores within each seed, "
         "corrected for the number of pairs by Holm's method; hollow and grey: chance may have made it. "
         "Intervals are of each pair alone."
     )

@@ -12,6 +12,7 @@ import numpy as np
 from runners import console, stats
 from runners.bootstrap import Estimate
 from runners.comparison import Comparison, speed_of
+from runners.comparison_pictures import how_sure
 from runners.console import duration, human, seed_range
 from runners.equal_time import EqualTime
 from runners.learning_speed import TimeToThreshold
@@ -53,15 +54,16 @@ def figures_grid(comparison: Comparison) -> Grid:
 def pairs_grid(comparison: Comparison) -> Grid:
     """A row a pair, the surest first."""
     ordered = sorted(comparison.pairs, key=lambda pair: (pair.better is None, pair.p))
+    looked = any(pair.looks for pair in comparison.pairs)
     header = [
-        "pair", f"difference of {comparison.figure} [95 %]", "p (Holm)",
+        "pair", f"difference of {comparison.figure} [95 %]", "seeds and looks" if looked else "p (Holm)",
         "probability of improvement [95 %]", "better",
     ]  # fmt: skip
     return Grid(
         header,
         [
             [
-                f"{pair.a} − {pair.b}", estimate(pair.difference), f"{pair.p:.2g}",
+                f"{pair.a} − {pair.b}", estimate(pair.difference), how_sure(pair).removeprefix("p = "),
                 estimate(pair.improvement), pair.better or "not decided",
             ]
             for pair in ordered

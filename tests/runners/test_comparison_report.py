@@ -10,8 +10,9 @@ import pytest
 from runners import comparison, comparison_json, comparison_report, page, scores
 from runners import comparison_tables as tables
 from runners.comparison_curves import band_of, curves_figures, knows
-from runners.comparison_pictures import drawn_pairs, improvement_of
+from runners.comparison_pictures import drawn_pairs, how_sure, improvement_of
 from runners.scores import Curve, Entry, Field
+from runners.sequential import Decision, Look
 from tests.runners.pages import Html, Shown, browser, markdown_tables
 
 NASTY = "<script>alert('x')</script>"
@@ -283,17 +284,18 @@ def test_of_many_pairs_those_of_the_best_are_drawn(small, large):
     assert all(best in (pair.a, pair.b) for pair in pairs)
 
 
-def test_a_threshold_that_was_reached_and_one_that_was_not():
-    """Of three seeds two reach 10, at 2 and at 3 of 4 steps: the median is the second, 3."""
-    curves = [curve([0, 10, 10, 10]), curve([0, 0, 10, 10]), curve([0, 0, 0, 9])]
-    grid = tables.env_grid(field(entry("a", scores=(10, 10, 9), curves=curves)), "E", 10.0)
-    assert grid.header[-2:] == ["steps to 10", "time to 10"]
-    assert re.fullmatch(r"2 of 3 reached, median 3 \[2 .. > 4\]", grid.rows[0][-2])
-    assert grid.rows[0][-1] == "not known"
-    never = tables.env_grid(field(entry("a", scores=(10, 10, 9), curves=curves)), "E", 99.0)
-    assert never.rows[0][-2] == "0 of 3 reached"
-    scores_only = tables.env_grid(field(entry("a")), "E", 10.0)
-    assert scores_only.header == ["agent", "mean return [95 %]", "IQM", "seeds"]
+def test_what_was_decided_by_several_looks_is_told_by_them(small):
+    made, _ = small
+    assert how_sure(made.pairs[0]).startswith("p = ")
+    looks = (Look(3, 1.0, math.inf, 0.0), Look(6, 1.0, 0.5, 0.05))
+    pair = made.pairs[0]._replace(p=0.9, looks=Decision("a", True, looks, 0.95))
+    assert how_sure(pair) == "6 seeds, look 2"
+    grid = tables.pairs_grid(made._replace(pairs=[pair]))
+    assert (grid.header[2], grid.rows[0][2]) == ("seeds and looks", "6 seeds, look 2")
+    assert tables.pairs_grid(made).header[2] == "p (Holm)"
+    text = page.as_markdown(comparison_report.page_of(made._replace(pairs=[pair])))
+    assert "allows for the looks" in text
+    assert "Holm" not in text
 
 
 def test_of_a_run_that_diverged_or_a_clock_that_was_set_back_less_is_told(tmp_path, quick):
@@ -315,38 +317,6 @@ def test_of_a_run_that_diverged_or_a_clock_that_was_set_back_less_is_told(tmp_pa
     assert "Over environment steps nothing is known of b on E." in text
     assert "Over wall time nothing is known of b on E, c on E." in text
     assert "there is none to compare at" in text
-
-
-def test_only_settings_that_differ_are_told():
-    def config(lr, steps):
-        return {"agent": "x", "env": "E", "steps": steps, "hyper": {"lr": lr, "gamma": 0.9}}
-
-    alike = field(
-        entry("a", "E", config=config(0.1, 5)), entry("b", "E", config=config(0.2, 5)),
-        entry("a", "F", config=config(0.1, 9)), entry("b", "F", config=config(0.1, 9)),
-    )  # fmt: skip
-    grid = tables.settings_grid(alike)
-    assert grid.header == ["setting", "a", "b"]
-    assert grid.rows == [["lr", "0.1", "0.2 on E; 0.1 on F"]]
-    assert tables.settings_grid(field(entry("a"), entry("b", config=config(1, 1)))) is None
-
-
-def test_other_code_or_machines_are_warned_of():
-    def start(commit="a" * 40, changed=False, cpu="x", numpy="2"):
-        return {
-            "commit": {"hash": commit, "changed": changed}, "versions": {"numpy": numpy},
-            "machine": {"cpu": cpu, "cores": 2},
-        }  # fmt: skip
-
-    assert tables.warnings_of([start(), start()]) == []
-    told = tables.warnings_of([start(), start("b" * 40, changed=True, cpu="y", numpy="3")])
-    assert told == [
-        "trained by different commits: aaaaaaaaaa / bbbbbbbbbb (changed)",
-        "trained by different versions: numpy 2 / numpy 3",
-        "trained by different machines: x, 2 cores / y, 2 cores; times do not compare",
-        "1 of 2 starts had changes that no commit has",
-    ]
-    assert "no checkout" in tables.warnings_of([start(), {**start(), "commit": None}])[0]
 
 
 def test_a_name_in_a_table_imports_nothing(monkeypatch):
