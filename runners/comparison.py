@@ -25,6 +25,7 @@ LOOKED = (
     "seeds that are added since nothing was decided are a further look, which errs more often than one "
     "in 20: plan looks from the start with --until-decided, or take fresh seeds alone"
 )
+DRAWS, LEAST_DRAWS = 100_000, 10_000  # of seeds, for all pairs together, and for one
 SAME_BUDGET = 0.02  # a rollout more or less is no other budget
 
 
@@ -136,10 +137,17 @@ def _figures(scores: Scores, normalised: bool) -> dict[str, Estimate]:
 
 def _pairs(field: Field, scores: Mapping[str, Scores], figure: Aggregate) -> list[Pair]:
     met = list(itertools.combinations(field.agents, 2))
-    alone = [sign_flip_test(scores[a], scores[b], np.random.default_rng(0), figure) for a, b in met]
+    # about as many draws in all, however many pairs there are; and enough for Holm's first step
+    part = max(LEAST_DRAWS, DRAWS // len(met), 40 * len(met))
+    alone = [
+        sign_flip_test(scores[a], scores[b], np.random.default_rng(0), figure, part - 1)
+        for a, b in met
+    ]
     made = []
     for (a, b), p in zip(met, holm(alone), strict=True):
-        difference = aggregate_difference(scores[a], scores[b], np.random.default_rng(0), figure)
+        difference = aggregate_difference(
+            scores[a], scores[b], np.random.default_rng(0), figure, resamples=part
+        )
         decided = p <= 1 - LEVEL and difference.value != 0
         by_env = {
             env: stats.paired_difference(field.scores(a)[env], field.scores(b)[env], LEVEL)
@@ -339,9 +347,12 @@ def speed_of(entry: Entry, budget: float, threshold: float | None) -> Speed:
         float(learning_speed.area_under_curve(c.env_steps, c.means, budget)) for c in entry.curves
     ]
     figures = {"mean": AGGREGATES["mean"]}
-    area = aggregates({entry.env: np.array(areas)}, np.random.default_rng(0), figures=figures)[
-        "mean"
-    ]
+    area = aggregates(
+        {entry.env: np.array(areas)},
+        np.random.default_rng(0),
+        resamples=LEAST_DRAWS,
+        figures=figures,
+    )["mean"]
     if threshold is None:
         return Speed(area, None, None)
     steps = [learning_speed.first_reached(c.env_steps, c.means, threshold) for c in entry.curves]
