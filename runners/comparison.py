@@ -395,7 +395,8 @@ def sentence(comparison: Comparison, pair: Pair) -> str:
         p = f"at {last.seeds} seeds, look {len(pair.looks.looks)}"
     if pair.better:
         return f"{a} is better than {b}: {comparison.figure} higher by {by}, {p}; {odds}"
-    if pair.difference.value == 0:
+    size = max(abs(comparison.figures[agent][comparison.figure].value) for agent in (a, b))
+    if abs(pair.difference.value) <= 1e-12 * size:  # but for the order of their sums
         return f"not decided: {a} and {b} have the same {comparison.figure}"
     more = (
         f"not even {stats.MANY_SEEDS:,} more seeds would decide at this effect size"

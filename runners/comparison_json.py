@@ -43,7 +43,7 @@ def _pair(pair: Pair) -> dict[str, Any]:
         "a": pair.a,
         "b": pair.b,
         "difference": _estimate(pair.difference),
-        "p_holm": pair.p,
+        "p_holm": None if pair.looks else pair.p,  # that of one look is not that of several
         "probability_of_improvement": _estimate(pair.improvement),
         "by_env": {
             env: {"mean": one.mean, "interval": list(one.interval)}

@@ -67,6 +67,8 @@ def test_so_few_seeds_never_decide_and_the_number_says_so():
 def test_equal_agents_are_not_told_apart():
     found = compare(field_of([entry("a", LOW), entry("b", LOW)]))
     assert verdict(found) == ["not decided: a and b have the same IQM"]
+    found = compare(field_of([entry("a", [0.1 + 0.2] * 6), entry("b", [0.3] * 6)]))
+    assert verdict(found) == ["not decided: a and b have the same IQM"]
 
 
 def test_pairs_share_the_error():
@@ -293,6 +295,7 @@ def test_json_holds_all_of_it():
     record = json.loads(files.dump(comparison_json.to_json(found)))
     assert record["verdict"] == verdict(found)
     assert record["pairs"][0]["better"] == "b"
+    assert record["pairs"][0]["p_holm"] is None
     assert record["entries"][0]["scores"] == LOW.tolist()
 
 
