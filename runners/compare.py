@@ -276,12 +276,13 @@ def is_agent(text: str) -> bool:
 def main(argv: Sequence[str]) -> int:
     """Read the command line; train what is missing, compare, write the report."""
     asked, more = _asked(argv)
-    from runners.comparison import compare, verdict
+    from runners.comparison import compare
     from runners.console import make_console
     from runners.report import print_table
     from runners.scores import field_of
     from runners.side_by_side import train
     from runners.train import SignalFlag, importing
+    from runners.verdict import verdict
 
     console, began = make_console(asked.quiet), time.monotonic()
     if asked.max_seeds and not asked.until_decided:

@@ -12,7 +12,7 @@ import numpy as np
 
 from runners import learning_speed, references, stats
 from runners.bootstrap import Estimate, aggregate_difference, aggregates
-from runners.console import human, number
+from runners.console import human
 from runners.errors import BadInput
 from runners.improvement import probability_of_improvement
 from runners.permutation import holm, sign_flip_test
@@ -140,7 +140,7 @@ def _pairs(field: Field, scores: Mapping[str, Scores], figure: Aggregate) -> lis
     # about as many draws in all, however many pairs there are; and enough for Holm's first step
     part = max(LEAST_DRAWS, DRAWS // len(met), 40 * len(met))
     alone = [
-        sign_flip_test(scores[a], scores[b], np.random.default_rng(0), figure, part - 1)
+        sign_flip_test(scores[a], scores[b], np.random.default_rng(0), figure, swaps=part - 1)
         for a, b in met
     ]
     made = []
@@ -367,43 +367,6 @@ def speed_of(entry: Entry, budget: float, threshold: float | None) -> Speed:
         ends = max(float(c.seconds[-1]) for c in entry.curves if c.seconds is not None)
         by_time = learning_speed.time_to_threshold(timed, ends, np.random.default_rng(0))
     return Speed(area, by_steps, by_time)
-
-
-# -- In words ------------------------------------------------------------------------------------
-
-
-def verdict(comparison: Comparison) -> list[str]:
-    """What was decided, pair by pair, the surest first; what was not, and what it would take."""
-    ordered = sorted(comparison.pairs, key=lambda pair: (pair.better is None, pair.p))
-    return [sentence(comparison, pair) for pair in ordered]
-
-
-def sentence(comparison: Comparison, pair: Pair) -> str:
-    """One pair, the better first."""
-    a, b, sign = pair.a, pair.b, 1.0
-    if pair.difference.value < 0:
-        a, b, sign = b, a, -1.0
-    lo, hi = sorted((sign * end) for end in pair.difference.interval)
-    chance = pair.improvement.value if sign > 0 else 1 - pair.improvement.value
-    ends = sorted(end if sign > 0 else 1 - end for end in pair.improvement.interval)
-    unit = " (normalised)" if comparison.unit == "normalised" else ""
-    by = f"{number(abs(pair.difference.value))} [{number(lo)} .. {number(hi)}]{unit}"
-    odds = f"a run of it is the better of two with probability {chance:.2f} [{ends[0]:.2f} .. {ends[1]:.2f}]"
-    p = f"p = {pair.p:.2g}"
-    if pair.looks:
-        last = pair.looks.looks[-1]
-        p = f"at {last.seeds} seeds, look {len(pair.looks.looks)}"
-    if pair.better:
-        return f"{a} is better than {b}: {comparison.figure} higher by {by}, {p}; {odds}"
-    size = max(abs(comparison.figures[agent][comparison.figure].value) for agent in (a, b))
-    if abs(pair.difference.value) <= 1e-12 * size:  # but for the order of their sums
-        return f"not decided: {a} and {b} have the same {comparison.figure}"
-    more = (
-        f"not even {stats.MANY_SEEDS:,} more seeds would decide at this effect size"
-        if pair.more_seeds is None
-        else f"about {pair.more_seeds} more seed{'s' * (pair.more_seeds > 1)} would decide at this effect size"
-    )
-    return f"not decided: {a} before {b} by {by} in {comparison.figure}, {p}; {more}"
 
 
 def interpolated(curve: Curve, at: float) -> float:

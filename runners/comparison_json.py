@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from runners.bootstrap import Estimate
-from runners.comparison import Comparison, Pair, verdict
+from runners.comparison import Comparison, Pair
+from runners.verdict import verdict
 
 
 def to_json(comparison: Comparison) -> dict[str, Any]:

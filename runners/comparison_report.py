@@ -7,7 +7,7 @@ from pathlib import Path
 
 from runners import comparison_tables as tables
 from runners import page
-from runners.comparison import Comparison, sentence, verdict
+from runners.comparison import Comparison
 from runners.comparison_curves import Axis, banded, curves_figures, knows
 from runners.comparison_pictures import (
     aggregates_figure,
@@ -25,6 +25,7 @@ from runners.equal_time import at_equal_time
 from runners.page import Block, Folded, Grid, Lines, Page, Picture, Section, Text
 from runners.pictures import plain_text
 from runners.scores import Field
+from runners.verdict import sentence, verdict
 
 MOST_SENTENCES = 12  # of the verdict before it is folded
 MOST_TOLD = 24  # curves whose ends are told in words

@@ -230,8 +230,8 @@ def main(argv: Sequence[str]) -> int:
 def _side_by_side(sources: Sequence[str], out: str, quiet: bool) -> Path:
     from runners import compare
     from runners.comparison import compare as compared
-    from runners.comparison import verdict
     from runners.scores import field_of
+    from runners.verdict import verdict
 
     comparison = compared(field_of(compare.read(sources, out)))
     folder = compare.write(comparison, out)

@@ -141,7 +141,10 @@ def _learn(model: Any, config: RunConfig, records: Records) -> None:
         model.learn(config.steps, records)
     except NonFiniteLoss as error:
         raise RunFailed(f"{error}; try a smaller --learning-rate") from error
-    except ValueError as error:
+    except (
+        ValueError,
+        RuntimeError,
+    ) as error:  # torch raises either, as its distributions are set to check
         # torch refuses a distribution of NaN before any loss is told
         if all(torch.isfinite(t).all() for t in model.policy.state_dict().values()):
             raise

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from runners import comparison_json, files, references
-from runners.comparison import compare, speed_of, verdict
+from runners.comparison import compare, speed_of
 from runners.errors import BadInput
 from runners.scores import Curve, Entry, field_of
+from runners.verdict import verdict
 
 
 def entry(agent, finals, env="CartPole-v1", seeds=None, curves=()):

@@ -13,6 +13,7 @@ from runners.comparison_curves import band_of, curves_figures, knows
 from runners.comparison_pictures import drawn_pairs, how_sure, improvement_of
 from runners.scores import Curve, Entry, Field
 from runners.sequential import Decision, Look
+from runners.verdict import verdict
 from tests.runners.pages import Html, Shown, browser, markdown_tables
 
 NASTY = "<script>alert('x')</script>"
@@ -161,7 +162,7 @@ def test_the_verdict_comes_first(small, large):
         shown = Html((folder / "report.html").read_text("utf-8"))
         first = shown.said("li")[0]
         if len(made.pairs) == 1:
-            assert first == comparison.verdict(made)[0]
+            assert first == verdict(made)[0]
         else:
             assert "has the highest IQM" in first
         assert shown.said("h2")[0] == "Verdict"
