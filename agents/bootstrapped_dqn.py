@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from agents.contract import Array, Batch, LossOut, Network, Noise, Params, State, group_generators
 from agents.exploration import epsilon_greedy, greedy
-from agents.hyper import BadValue, at_least, check, positive, unit
+from agents.hyper import BadValue, Search, at_least, check, positive, unit
 from agents.learner import GradientLearner
 from agents.networks import FlatParameters, QNetwork, initialise
 from agents.replay.ring import RingReplay
@@ -33,13 +33,13 @@ class BootstrappedDQNConfig:
 
     heads: Annotated[int, at_least(1)] = 10
     """networks in the ensemble"""
-    prior_scale: Annotated[float, at_least(0)] = 3.0
+    prior_scale: Annotated[float, at_least(0), Search("log", 0.3, 30.0)] = 3.0
     """factor β on each network's fixed random prior; 0: no priors"""
     mask_share: Annotated[float, unit()] = 0.5
     """share of the transitions that each network learns of"""
-    lr: Annotated[float, positive()] = 1e-3
+    lr: Annotated[float, positive(), Search("log", 1e-4, 1e-2)] = 1e-3
     """Adam's learning rate"""
-    gamma: Annotated[float, unit()] = 0.99
+    gamma: Annotated[float, unit(), Search("linear", 0.95, 0.999)] = 0.99
     """discount per step"""
     batch_size: Annotated[int, at_least(1)] = 64
     """transitions in a gradient step"""
@@ -51,11 +51,11 @@ class BootstrappedDQNConfig:
     """gradient steps per lane step"""
     learning_starts: Annotated[int, at_least(0)] = 1_000
     """lane steps before the first gradient step"""
-    n_step: Annotated[int, at_least(1)] = 1
+    n_step: Annotated[int, at_least(1), Search("linear", 1, 10)] = 1
     """rewards summed before bootstrapping"""
     double: bool = True
     """choose the next action by the online network"""
-    target_period: Annotated[int, at_least(1)] = 500
+    target_period: Annotated[int, at_least(1), Search("log", 50, 2_000)] = 500
     """lane steps between target updates"""
     target_tau: Annotated[float, positive(1)] = 1.0
     """step towards the online network at a target update; 1 copies"""

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from agents.contract import Batch, Loss, LossOut, Network, Noise, group_generators
 from agents.heads import Categorical, Head, Quantile, Scalar, Target
-from agents.hyper import BadValue, Range, at_least, check, positive, unit
+from agents.hyper import BadValue, Range, Search, at_least, check, positive, unit
 from agents.layers import NO_NOISE
 from agents.learner import GradientLearner
 from agents.networks import QNetwork, initialise
@@ -52,9 +52,9 @@ GROUP = 8  # seeds trained together: more no longer fit the cache at batch 128
 class DQNConfig:
     """Hyperparameters of DQN; all steps are lane steps of one seed."""
 
-    lr: Annotated[float, positive()] = 1e-3
+    lr: Annotated[float, positive(), Search("log", 1e-4, 1e-2)] = 1e-3
     """Adam's learning rate"""
-    gamma: Annotated[float, unit()] = 0.99
+    gamma: Annotated[float, unit(), Search("linear", 0.95, 0.999)] = 0.99
     """discount per step"""
     batch_size: Annotated[int, at_least(1)] = 64
     """transitions in a gradient step"""
@@ -66,7 +66,7 @@ class DQNConfig:
     """gradient steps per lane step"""
     learning_starts: Annotated[int, at_least(0)] = 1_000
     """lane steps before the first gradient step"""
-    n_step: Annotated[int, at_least(1)] = 1
+    n_step: Annotated[int, at_least(1), Search("linear", 1, 10)] = 1
     """rewards summed before bootstrapping"""
     double: bool = False
     """choose the next action by the online network"""
@@ -108,13 +108,13 @@ class DQNConfig:
     """share of hidden numbers dropped from a prediction; none while acting and in targets"""
     layer_norm: bool = False
     """LayerNorm after every hidden layer"""
-    target_period: Annotated[int, at_least(1)] = 500
+    target_period: Annotated[int, at_least(1), Search("log", 50, 2_000)] = 500
     """lane steps between target updates"""
     target_tau: Annotated[float, positive(1)] = 1.0
     """step towards the online network at a target update; 1 copies"""
     epsilon_start: Annotated[float, unit()] = 1.0
     """share of random actions at the start"""
-    epsilon_end: Annotated[float, unit()] = 0.05
+    epsilon_end: Annotated[float, unit(), Search("linear", 0.0, 0.1)] = 0.05
     """share of random actions in the end"""
     epsilon_steps: Annotated[int, at_least(0)] = 10_000
     """lane steps over which it falls"""

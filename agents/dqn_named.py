@@ -12,7 +12,7 @@ from agents.dqn import GROUP as GROUP  # the agents' interface, which they share
 from agents.dqn import DQNConfig
 from agents.dqn import make_actor as make_actor
 from agents.dqn import make_learner as make_learner
-from agents.hyper import at_least, positive, unit
+from agents.hyper import Search, at_least, positive, unit
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class MunchausenDQNConfig(DQNConfig):
 class RainbowConfig(DQNConfig):
     """Hessel et al. 2018, arXiv:1710.02298: double, dueling, C51, noisy, prioritized, three steps."""
 
-    n_step: Annotated[int, at_least(1)] = 3
+    n_step: Annotated[int, at_least(1), Search("linear", 1, 10)] = 3
     """rewards summed before bootstrapping"""
     double: bool = True
     """choose the next action by the online network"""
@@ -101,9 +101,9 @@ class R2D2Config(DQNConfig):
     states and a burn-in; as many exploration rates as lanes. The last action and reward are no inputs here.
     """
 
-    gamma: Annotated[float, unit()] = 0.997
+    gamma: Annotated[float, unit(), Search("linear", 0.95, 0.999)] = 0.997
     """discount per step"""
-    n_step: Annotated[int, at_least(1)] = 5
+    n_step: Annotated[int, at_least(1), Search("linear", 1, 10)] = 5
     """rewards summed before bootstrapping"""
     double: bool = True
     """choose the next action by the online network"""

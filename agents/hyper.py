@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
@@ -30,6 +32,22 @@ class Range:
         if self.high == math.inf:
             return f"a number {'above' if self.low_open else 'of at least'} {self.low:g}"
         return f"a number in {'(' if self.low_open else '['}{self.low:g}, {self.high:g}]"
+
+
+@dataclass(frozen=True)
+class Search:
+    """Where a sweep looks for a good value, beside its bounds: ``Search("log", 1e-4, 1e-2)``.
+
+    Both ends may be taken. It bounds nothing, and no configuration knows of it.
+    """
+
+    scale: Literal["linear", "log"]
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high or (self.scale == "log" and self.low <= 0):
+            raise ValueError(f"{self}: takes the lower end first, above 0 where it has a logarithm")
 
 
 def positive(high: float = math.inf) -> Range:
@@ -64,14 +82,20 @@ class Kind:
         return f"a list, each {one}" if self.many else one
 
 
-def kinds(config: type) -> dict[str, Kind]:
+def kinds(config: type) -> Mapping[str, Kind]:
     """The kind of each field of a dataclass, in order.
 
     Raises:
         TypeError: a field is neither bool, int, float, str, a Literal, nor ``tuple[X, ...]`` of one.
     """
+    return _kinds(config)
+
+
+@functools.cache  # reading annotations takes milliseconds
+def _kinds(config: type) -> Mapping[str, Kind]:
     hints = typing.get_type_hints(config, include_extras=True)
-    return {field.name: kind_of(hints[field.name]) for field in dataclasses.fields(config)}
+    found = {field.name: kind_of(hints[field.name]) for field in dataclasses.fields(config)}
+    return types.MappingProxyType(found)
 
 
 def kind_of(hint: Any) -> Kind:
@@ -89,6 +113,18 @@ def kind_of(hint: Any) -> Kind:
     raise TypeError(
         f"a setting cannot be a {hint}: bool, int, float, str, Literal or tuple[X, ...]"
     )
+
+
+def searches(config: type) -> dict[str, Search]:
+    """The fields of a dataclass that say where to look for a good value, in order."""
+    hints = typing.get_type_hints(config, include_extras=True)
+    found = {
+        field.name: [
+            one for one in getattr(hints[field.name], "__metadata__", ()) if isinstance(one, Search)
+        ]
+        for field in dataclasses.fields(config)
+    }
+    return {name: some[0] for name, some in found.items() if some}
 
 
 def check(config: Any) -> None:

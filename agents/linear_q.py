@@ -20,7 +20,7 @@ import torch
 
 from agents.contract import Array, Params, Rollout, State
 from agents.exploration import greedy, linear
-from agents.hyper import BadValue, at_least, check, positive, unit
+from agents.hyper import BadValue, Search, at_least, check, positive, unit
 from agents.replay.view import reward_and_discount
 from agents.tabular import by_seed, choose_legal, some_legal, two_draws
 from agents.tabular_kernels import count
@@ -38,17 +38,17 @@ _UNBOUNDED = float(np.finfo(np.float32).max)  # what a Box says where it knows n
 class LinearQConfig:
     """Hyperparameters of linear Q-learning; all steps are lane steps of one seed."""
 
-    lr: Annotated[float, positive(1)] = 0.1
+    lr: Annotated[float, positive(1), Search("log", 0.05, 1.0)] = 0.1
     """step size at the start, shared by the tilings"""
-    lr_end: Annotated[float, positive(1)] = 0.1
+    lr_end: Annotated[float, positive(1), Search("log", 1e-3, 0.5)] = 0.1
     """step size in the end"""
     lr_steps: Annotated[int, at_least(0)] = 0
     """lane steps over which it falls; 0: lr_end from the start"""
-    gamma: Annotated[float, unit()] = 0.99
+    gamma: Annotated[float, unit(), Search("linear", 0.95, 0.999)] = 0.99
     """discount per step"""
     epsilon_start: Annotated[float, unit()] = 1.0
     """share of random actions at the start"""
-    epsilon_end: Annotated[float, unit()] = 0.05
+    epsilon_end: Annotated[float, unit(), Search("linear", 0.0, 0.1)] = 0.05
     """share of random actions in the end"""
     epsilon_steps: Annotated[int, at_least(0)] = 50_000
     """lane steps over which it falls"""

@@ -30,7 +30,7 @@ from agents.contract import (
 )
 from agents.device import read_if_free
 from agents.exploration import linear
-from agents.hyper import BadValue, at_least, check, positive, unit
+from agents.hyper import BadValue, Search, at_least, check, positive, unit
 from agents.layers import NO_NOISE
 from agents.learner import keep_seeds, read_metrics, share, td_quantiles
 from agents.networks import FlatParameters, QNetwork, initialise
@@ -50,23 +50,23 @@ _TINY = torch.finfo(torch.float32).tiny
 class PQNConfig:
     """Hyperparameters of PQN; all steps are lane steps of one seed."""
 
-    lr: Annotated[float, positive()] = 1e-3
+    lr: Annotated[float, positive(), Search("log", 1e-4, 1e-2)] = 1e-3
     """Adam's learning rate at the start"""
     lr_end: Annotated[float, at_least(0)] = 5e-5
     """learning rate in the end"""
     lr_steps: Annotated[int, at_least(0)] = 300_000
     """lane steps over which it falls"""
-    gamma: Annotated[float, unit()] = 0.99
+    gamma: Annotated[float, unit(), Search("linear", 0.95, 0.999)] = 0.99
     """discount per step"""
-    lambda_: Annotated[float, unit()] = 0.95
+    lambda_: Annotated[float, unit(), Search("linear", 0.5, 1.0)] = 0.95
     """λ of the returns: 0 bootstraps at once, 1 at the end of the rollout"""
     minibatch_size: Annotated[int, at_least(1)] = 128
     """rows in a gradient step"""
-    epochs: Annotated[int, at_least(1)] = 4
+    epochs: Annotated[int, at_least(1), Search("linear", 1, 8)] = 4
     """passes over each rollout"""
     epsilon_start: Annotated[float, unit()] = 1.0
     """share of random actions at the start"""
-    epsilon_end: Annotated[float, unit()] = 0.05
+    epsilon_end: Annotated[float, unit(), Search("linear", 0.0, 0.1)] = 0.05
     """share of random actions in the end"""
     epsilon_steps: Annotated[int, at_least(0)] = 30_000
     """lane steps over which it falls"""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from agents.contract import Array, Batch, LossOut, Network, Noise, Rollout, State, group_generators
-from agents.hyper import BadValue, at_least, check, positive, unit
+from agents.hyper import BadValue, Search, at_least, check, positive, unit
 from agents.learner import GradientLearner
 from agents.networks import QNetwork, initialise
 from agents.q_actor import QActor
@@ -35,15 +35,15 @@ CLIP = 5.0  # whitened observations' bound, section 2.4
 class RNDConfig:
     """Hyperparameters of `dqn` with a distillation bonus; all steps are lane steps of one seed."""
 
-    bonus_scale: Annotated[float, at_least(0)] = 1.0
+    bonus_scale: Annotated[float, at_least(0), Search("log", 0.1, 10.0)] = 1.0
     """weight of the bonus's value beside the reward's while exploring; 0: none"""
     gamma_int: Annotated[float, unit()] = 0.99
     """discount per step of bonuses, which go on beyond an episode's end"""
     features: Annotated[int, at_least(1)] = 64
     """numbers of the random network that are to be predicted"""
-    lr: Annotated[float, positive()] = 1e-3
+    lr: Annotated[float, positive(), Search("log", 1e-4, 1e-2)] = 1e-3
     """Adam's learning rate"""
-    gamma: Annotated[float, positive(1)] = 0.99
+    gamma: Annotated[float, positive(1), Search("linear", 0.95, 0.999)] = 0.99
     """discount per step of rewards"""
     batch_size: Annotated[int, at_least(1)] = 64
     """transitions in a gradient step"""
@@ -59,7 +59,7 @@ class RNDConfig:
     """rewards summed before bootstrapping; 1, as each step has a bonus of its own"""
     double: bool = True
     """choose the next action by the online network"""
-    target_period: Annotated[int, at_least(1)] = 500
+    target_period: Annotated[int, at_least(1), Search("log", 50, 2_000)] = 500
     """lane steps between target updates"""
     target_tau: Annotated[float, positive(1)] = 1.0
     """step towards the online network at a target update; 1 copies"""

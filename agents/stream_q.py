@@ -37,7 +37,7 @@ from agents.contract import (
 )
 from agents.device import read_if_free, to_device
 from agents.exploration import epsilon_greedy, greedy, linear
-from agents.hyper import at_least, check, positive, unit
+from agents.hyper import Search, at_least, check, positive, unit
 from agents.learner import keep_seeds, td_quantiles
 from agents.networks import FlatParameters
 from agents.obgd import ObGD
@@ -54,13 +54,13 @@ RECENT = 128  # rows that metrics and health are means and quantiles of
 class StreamQConfig:
     """Hyperparameters of stream Q(λ); all steps are lane steps of one seed."""
 
-    lr: Annotated[float, positive()] = 1.0
+    lr: Annotated[float, positive(), Search("log", 0.1, 10.0)] = 1.0
     """α, the step size where the bound does not bite"""
-    kappa: Annotated[float, positive()] = 2.0
+    kappa: Annotated[float, positive(), Search("log", 1.0, 10.0)] = 2.0
     """κ of the bound: a step corrects at most about 1 / κ of the error"""
-    gamma: Annotated[float, unit()] = 0.99
+    gamma: Annotated[float, unit(), Search("linear", 0.95, 0.999)] = 0.99
     """discount per step"""
-    lambda_: Annotated[float, unit()] = 0.8
+    lambda_: Annotated[float, unit(), Search("linear", 0.0, 0.95)] = 0.8
     """λ of the trace: 0 credits the last pair only"""
     epsilon_start: Annotated[float, unit()] = 1.0
     """share of random actions at the start"""

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 import numpy as np
 
 from agents.contract import Array
-from agents.hyper import at_least, check, positive, unit
+from agents.hyper import Search, at_least, check, positive, unit
 from agents.tabular_kernels import BOLTZMANN, EPSILON_GREEDY, UCB, Numbers, Waiting
 
 EXPLORATIONS = {"epsilon_greedy": EPSILON_GREEDY, "boltzmann": BOLTZMANN, "ucb": UCB}
@@ -33,19 +33,19 @@ class TabularConfig:
     memory: ClassVar[Callable[..., Any]] = Waiting
     """the named tuple in which a rule's kernel finds what the rule remembers of one seed"""
 
-    lr: Annotated[float, positive(1)] = 0.1
+    lr: Annotated[float, positive(1), Search("log", 0.05, 1.0)] = 0.1
     """step size at the start"""
-    lr_end: Annotated[float, positive(1)] = 0.1
+    lr_end: Annotated[float, positive(1), Search("log", 1e-3, 0.5)] = 0.1
     """step size in the end"""
     lr_steps: Annotated[int, at_least(0)] = 0
     """lane steps over which it falls; 0: lr_end from the start"""
-    gamma: Annotated[float, unit()] = 0.99
+    gamma: Annotated[float, unit(), Search("linear", 0.95, 0.999)] = 0.99
     """discount per step"""
     exploration: Literal["epsilon_greedy", "boltzmann", "ucb"] = "epsilon_greedy"
     """random actions, a softmax of the values, or upper confidence bounds"""
     epsilon_start: Annotated[float, unit()] = 1.0
     """share of random actions at the start"""
-    epsilon_end: Annotated[float, unit()] = 0.1
+    epsilon_end: Annotated[float, unit(), Search("linear", 0.0, 0.2)] = 0.1
     """share of random actions in the end"""
     epsilon_steps: Annotated[int, at_least(0)] = 50_000
     """lane steps over which it falls"""

@@ -17,7 +17,7 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 
 from agents.contract import Array
-from agents.hyper import at_least
+from agents.hyper import at_least, positive
 from agents.tabular_config import Sizes, TabularConfig
 from agents.tabular_kernels import count, reward_and_discount_of
 from agents.tabular_models import PRIORITIZED_SWEEPING
@@ -50,6 +50,10 @@ class MonteCarloConfig(TabularConfig):
     rule = MONTE_CARLO
     memory = Episodes
 
+    lr: Annotated[float, positive(1)] = 0.1
+    """step size at the start, with --step lr"""
+    lr_end: Annotated[float, positive(1)] = 0.1
+    """step size in the end, with --step lr"""
     visit: Literal["first", "every"] = "first"
     """which visits of an episode count"""
     step: Literal["average", "lr"] = "average"

@@ -17,7 +17,7 @@ from typing import Annotated, NamedTuple
 import numpy as np
 
 from agents.contract import Array
-from agents.hyper import at_least, positive, unit
+from agents.hyper import Search, at_least, positive, unit
 from agents.tabular_config import Sizes, TabularConfig
 from agents.tabular_episodes import MONTE_CARLO
 from agents.tabular_kernels import best_value, count, reward_and_discount_of
@@ -42,13 +42,17 @@ class RMaxConfig(TabularConfig):
     rule = R_MAX
     memory = Model
 
+    lr: Annotated[float, positive(1)] = 0.1
+    """not used: what is known is solved"""
+    lr_end: Annotated[float, positive(1)] = 0.1
+    """not used"""
     epsilon_start: Annotated[float, unit()] = 0.0
     """share of random actions at the start"""
     epsilon_end: Annotated[float, unit()] = 0.0
     """share of random actions in the end"""
     initial_value: float = 1.0
     """V_max, what a pair is worth that is not known: the largest return there can be"""
-    known_after: Annotated[int, at_least(1)] = 20
+    known_after: Annotated[int, at_least(1), Search("log", 1, 100)] = 20
     """times a pair is tried until it is known"""
     outcomes: Annotated[int, at_least(1)] = 8
     """successors that a state and action has room for"""

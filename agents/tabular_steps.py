@@ -22,7 +22,7 @@ from typing import Annotated, NamedTuple
 import numpy as np
 
 from agents.contract import Array
-from agents.hyper import at_least, unit
+from agents.hyper import Search, at_least, unit
 from agents.tabular_config import Sizes, TabularConfig
 from agents.tabular_kernels import (
     DOUBLE_Q,
@@ -54,7 +54,7 @@ class Window(NamedTuple):
 class _NStepConfig(TabularConfig):
     memory = Window
 
-    n_step: Annotated[int, at_least(1)] = 4
+    n_step: Annotated[int, at_least(1), Search("linear", 1, 8)] = 4
     """steps that are summed before the table is asked"""
 
     def remembers(self, sizes: Sizes) -> dict[str, Array]:

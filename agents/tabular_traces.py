@@ -15,7 +15,7 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 
 from agents.contract import Array
-from agents.hyper import unit
+from agents.hyper import Search, unit
 from agents.tabular_config import Sizes, TabularConfig
 from agents.tabular_kernels import best_value, count, reward_and_discount_of
 from agents.tabular_steps import Q_SIGMA
@@ -45,7 +45,7 @@ class Traces(NamedTuple):
 class _TraceConfig(TabularConfig):
     memory = Traces
 
-    lambda_: Annotated[float, unit()] = 0.8
+    lambda_: Annotated[float, unit(), Search("linear", 0.0, 0.95)] = 0.8
     """how slowly traces fade; 0: only the last pair learns"""
     trace: Literal["accumulating", "replacing"] = "replacing"
     """whether another visit adds 1 to a trace or sets it to 1"""

@@ -25,7 +25,7 @@ import torch
 from agents import planning
 from agents.contract import Array, Params, Rollout, State
 from agents.exploration import greedy
-from agents.hyper import at_least, check, positive
+from agents.hyper import Search, at_least, check, positive
 from agents.tabular import by_seed, choose_legal, some_legal, two_draws
 from agents.tabular_kernels import count
 from agents.tally import Tally
@@ -41,7 +41,7 @@ class UCBHoeffdingConfig:
 
     horizon: Annotated[int, at_least(0)] = 0
     """H, steps of an episode; 0: the environment's time limit"""
-    bonus: Annotated[float, at_least(0)] = 0.01
+    bonus: Annotated[float, at_least(0), Search("log", 1e-4, 1.0)] = 0.01
     """c, width of the bonus; theory knows only that some constant will do"""
     failure: Annotated[float, positive(1)] = 0.1
     """p, how likely the bounds may be to fail"""

@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from runners.errors import BadInput
 
@@ -35,17 +35,28 @@ def read_settings(texts: Iterable[str], flag: str = "--set") -> dict[str, Values
         BadInput: a text is not of this form, a setting or a value is named twice, or a range's ends
             are swapped.
     """
-    settings: dict[str, Values] = {}
+    named = split_settings(texts, flag)
+    settings = {name: read_values(f"{flag} {name}", text) for name, text in named.items()}
+    combinations = math.prod(len(values) for values in settings.values())
+    if combinations > MOST:
+        raise BadInput(f"{flag}: {combinations:,} combinations, takes at most {MOST:,}")
+    return settings
+
+
+def split_settings(texts: Iterable[str], flag: str = "--set") -> dict[str, str]:
+    """The text of each setting's values, which nobody has read yet.
+
+    Raises:
+        BadInput: a text is not NAME=VALUES, or a setting is named twice.
+    """
+    settings: dict[str, str] = {}
     for text in texts:
         name, equals, values = text.partition("=")
         if not re.fullmatch(r"\w+", name) or not equals or not values.strip():
             raise BadInput(f"{flag}: got {text!r}, takes NAME=VALUES, {EXAMPLE}")
         if name in settings:
             raise BadInput(f"{flag}: {name} is set twice; name all its values in one")
-        settings[name] = _values(f"{flag} {name}", values)
-    combinations = math.prod(len(values) for values in settings.values())
-    if combinations > MOST:
-        raise BadInput(f"{flag}: {combinations:,} combinations, takes at most {MOST:,}")
+        settings[name] = values
     return settings
 
 
@@ -66,9 +77,10 @@ def written(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _values(what: str, text: str) -> Values:
-    if found := _RANGE.fullmatch(text.strip()):
-        return _range(what, text, found)
+def read_values(what: str, text: str) -> Values:
+    """The values that a text names; ``what`` says of what, for messages."""
+    if (ends := read_ends(what, text)) is not None:
+        return _between(what, ends)
     try:
         (parts,) = csv.reader([text], strict=True, skipinitialspace=True)
     except (csv.Error, ValueError) as error:
@@ -92,13 +104,25 @@ def _scalar(what: str, text: str) -> Any:
     return text if isinstance(value, list | dict) or value is None else value
 
 
-def _range(what: str, text: str, found: re.Match[str]) -> Values:
-    import numpy as np
+class Ends(NamedTuple):
+    """A range as somebody wrote it."""
 
-    if not (found["count"] or "").isdecimal() or int(found["count"]) < 2:
-        raise BadInput(f"{what}: got {text}, takes how many values behind it, as in 5..15:11")
-    if int(found["count"]) > MOST:
-        raise BadInput(f"{what}: got {found['count']} values, takes at most {MOST:,}")
+    text: str
+    low: float
+    high: float
+    log: bool
+    whole: bool  # both ends are written as whole numbers
+    number: str  # of its values, as written; empty where none is
+
+
+def read_ends(what: str, text: str) -> Ends | None:
+    """The range that a text names, as in ``log:1e-4..1`` or ``5..15:11``; None where it names none.
+
+    Raises:
+        BadInput: its ends are swapped, not finite or no numbers, or have no logarithm.
+    """
+    if not (found := _RANGE.fullmatch(text.strip())):
+        return None
     try:
         low, high = float(found["low"]), float(found["high"])
     except ValueError as error:
@@ -110,13 +134,24 @@ def _range(what: str, text: str, found: re.Match[str]) -> Values:
         raise BadInput(f"{what}: got {text}, takes the lower end first: {right}")
     if found["log"] and low <= 0:
         raise BadInput(f"{what}: got {text}, takes numbers above 0 where they have logarithms")
-    space = np.geomspace if found["log"] else np.linspace
-    inner = space(low, high, int(found["count"]))[1:-1]
+    # 100..500 are whole numbers; 1.0..3.0 are not
+    whole = {found["low"], found["high"]} <= {str(int(low)), str(int(high))}
+    return Ends(text, low, high, bool(found["log"]), whole, found["count"] or "")
+
+
+def _between(what: str, ends: Ends) -> Values:
+    import numpy as np
+
+    low, high = ends.low, ends.high
+    if not ends.number.isdecimal() or int(ends.number) < 2:
+        raise BadInput(f"{what}: got {ends.text}, takes how many values behind it, as in 5..15:11")
+    if int(ends.number) > MOST:
+        raise BadInput(f"{what}: got {ends.number} values, takes at most {MOST:,}")
+    space = np.geomspace if ends.log else np.linspace
+    inner = space(low, high, int(ends.number))[1:-1]
     # as many digits as a person wants to read, where those tell them apart
     short = [low, *(float(f"{value:.6g}") for value in inner), high]
     values = short if len({*short}) == len(short) else [low, *inner.tolist(), high]
-    # 100..500:5 are whole numbers; 1.0..3.0:3 are not
-    whole = {found["low"], found["high"]} <= {str(int(low)), str(int(high))}
-    if whole and all(value.is_integer() for value in values):
+    if ends.whole and all(value.is_integer() for value in values):
         return [int(value) for value in values]
     return values

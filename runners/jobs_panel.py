@@ -123,7 +123,7 @@ class JobsPanel:
         finished = self.done - self.before + self.failed + share
         if not finished:
             return math.inf
-        rest = self._total(running, waiting) - self.done - self.failed - share
+        rest = max(0.0, self._total(running, waiting) - self.done - self.failed - share)
         return (self.clock() - self.began) * rest / finished
 
     def panel(self, running: Sequence[Running], waiting: int) -> Panel:

@@ -94,6 +94,25 @@ def paired_difference(a: Numbers, b: Numbers, level: float = 0.95) -> Difference
     return Difference(mean(differences), t_interval(differences, level))
 
 
+def unpaired_difference(a: Numbers, b: Numbers, level: float = 0.95) -> Difference:
+    """The difference of the means of a and b, which are of different seeds, and its t interval.
+
+    Their spreads may differ, and so may their numbers; NaN of fewer than two values of either.
+
+    Source: Welch 1947, "The generalization of Student's problem when several different population
+    variances are involved"; degrees of freedom as `spread`'s.
+    """
+    middle = mean(a) - mean(b)
+    v = np.array([_standard_error(a) ** 2, _standard_error(b) ** 2])
+    if np.isnan(v).any():
+        return Difference(middle, Interval(math.nan, math.nan))
+    if not v.any():
+        return Difference(middle, Interval(middle, middle))
+    degrees = v.sum() ** 2 / np.sum(v**2 / (len(a) - 1, len(b) - 1))
+    half = t_quantile((1 + level) / 2, float(degrees)) * math.sqrt(v.sum())
+    return Difference(middle, Interval(middle - half, middle + half))
+
+
 def prediction_interval(x: Numbers, fresh: int, level: float = 0.95) -> Interval:
     """Where the mean of ``fresh`` new values will lie in a share ``level`` of all repetitions.
 

@@ -19,10 +19,29 @@ from runners.stats import (
     prediction_interval,
     surely_at_least,
     t_interval,
+    unpaired_difference,
 )
 
 # thousandths: where squares underflow, scipy's answer is NaN
 values = st.lists(st.integers(-(10**9), 10**9).map(lambda i: i / 1000), min_size=2, max_size=30)
+
+
+@pytest.mark.filterwarnings("ignore:Precision loss:RuntimeWarning")  # scipy's own
+@given(values, values, st.sampled_from([0.5, 0.95]))
+def test_unpaired_interval_equals_scipys_of_welch(a, b, level):
+    middle, interval = unpaired_difference(a, b, level)
+    assert middle == mean(a) - mean(b)
+    if np.ptp(a) == np.ptp(b) == 0:
+        assert interval == (middle, middle)
+        return
+    expected = reference.ttest_ind(a, b, equal_var=False).confidence_interval(level)
+    assert interval == pytest.approx(tuple(expected), rel=1e-6, abs=1e-6)
+
+
+def test_of_one_value_there_is_no_unpaired_interval():
+    middle, interval = unpaired_difference([3.0], [1.0, 2.0])
+    assert middle == 1.5
+    assert np.isnan(interval).all()
 
 
 @given(values, st.sampled_from([0.5, 0.9, 0.95, 0.99]))

@@ -1,0 +1,1 @@
+"""Sweeps over hyperparameters: what is searched, which trials that makes, and what they came to."""
