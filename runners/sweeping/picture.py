@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runners.report import DPI, GOAL, INK, MEAN, save_figure
+from runners.pictures import DPI, GOAL, INK, MEAN, save_figure
 from runners.sweeping.outcome import Found, Row
 from runners.sweeping.space import Dimension, shown
 

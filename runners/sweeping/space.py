@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from agents.hyper import Kind, check_value, kinds, searches
-from runners.config import OTHER_NAMES, RUN_KINDS, Json, hyper_class
+from runners.config import RUN_KINDS, Json, hyper_class
 from runners.errors import BadInput, nearest
+from runners.flag_names import OTHER_NAMES
 from runners.grid import Ends, Values, read_ends, read_values, split_settings, written
 
 DIGITS = 4  # of a number from a range: as many as a person wants to read and to type again
