@@ -29,8 +29,8 @@ others, or elsewhere. Any other flag is one of train and fixes a setting: a hype
 fixed is not searched. python -m runners.sweep AGENT --help shows where the agent looks by itself.
 
 The same command goes on where it was interrupted or killed, with the same trials; with more --trials
-it adds to them. The folder with sweep.md, sweep.json, sweep.png and best.json, a --config file for train,
-is the last line printed."""
+it adds to them. The folder with report.html, report.md, slices.png, sweep.json and best.json, a --config
+file for train, is the last line printed."""
 
 EPILOG = """\
 values:

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runners.pictures import DPI, GOAL, INK, MEAN, save_figure
+from runners.pictures import DPI, GOAL, INK, MEAN
 from runners.sweeping.outcome import Found, Row
 from runners.sweeping.space import Dimension, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 ACROSS = 3
 PRUNED = "#9a9a9a"
 
 
-def draw(found: Found, path: Path) -> None:
-    """Draw a panel a setting, a dot a trial, into a PNG file."""
+def slices_figure(found: Found) -> Figure:
+    """A panel a setting, a dot a trial."""
     from matplotlib.figure import Figure
 
     order = {one.name: place for place, one in enumerate(found.importances)}
@@ -51,7 +51,7 @@ def draw(found: Found, path: Path) -> None:
         f"{plan.title}: {len(found.rows)} trials, {len(plan.seeds)} seeds each", x=0.02, ha="left",
         fontsize=11, fontweight="bold", color=INK,
     )  # fmt: skip
-    save_figure(figure, path)
+    return figure
 
 
 def _panel(axes: Axes, one: Dimension, rows: Sequence[Row]) -> None:

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runners import files, stats
+from runners import files, page, stats
 from runners.console import duration, number, seed_range
 from runners.errors import disk
+from runners.page import Block, Grid, Lines, Page, Picture, Section, Text
+from runners.pictures import plain_text
 from runners.sweeping.outcome import Final, Found, Row, best_config, record
 from runners.sweeping.space import describe, shown
 
@@ -152,48 +154,73 @@ def importance_lines(found: Found) -> list[str]:
     return lines
 
 
-def lines_of(found: Found) -> list[str]:
-    """What the table does not say."""
+def score_line(found: Found) -> str:
+    """What a score is."""
     plan = found.plan
-    lines = [
+    line = (
         f"score: mean over {seed_range(plan.seeds)} of the final return: "
         f"{plan.base.final_episodes} greedy episodes of the last weights; 95 % t interval over seeds"
-    ]
+    )
     if len(plan.rungs) > 1:
-        lines[0] += (
-            f"; of pruned trials that of the evaluation ({plan.base.eval_episodes} episodes)"
-        )
-    lines += verdict_lines(found)
-    lines += importance_lines(found)
+        line += f"; of pruned trials that of the evaluation ({plan.base.eval_episodes} episodes)"
+    return line
+
+
+def failure_lines(found: Found) -> list[str]:
+    """The trials that failed, and why."""
     failed = [row for row in found.rows if row.ended in ("failed", "timeout")]
-    lines += [f"trial {row.trial} ({describe(row.values)}): {row.why}" for row in failed[:8]]
+    lines = [f"trial {row.trial} ({describe(row.values)}): {row.why}" for row in failed[:8]]
     if len(failed) > 8:
         lines.append(f"and {len(failed) - 8} more that failed")
     return lines
 
 
-def write(found: Found, folder: Path) -> None:
-    """Write sweep.json, sweep.md, sweep.png and, where a trial was trained, best.json."""
-    from runners.sweeping.picture import draw
+def lines_of(found: Found) -> list[str]:
+    """What the table does not say."""
+    return [
+        score_line(found),
+        *verdict_lines(found),
+        *importance_lines(found),
+        *failure_lines(found),
+    ]
 
+
+def write(found: Found, folder: Path) -> None:
+    """Write sweep.json, where a trial was trained best.json, report.html, report.md and slices.png."""
     with disk(folder):
         files.replace(folder / "sweep.json", files.dump(record(found), indent=2), "sweep")
-        files.replace(folder / "sweep.md", markdown(found).encode(), "sweep")
         if (config := best_config(found)) is not None:
             files.replace(folder / "best.json", files.dump(config, indent=2), "best")
-    draw(found, folder / "sweep.png")
+    with plain_text():
+        page.write(page_of(found), folder)
 
 
-def markdown(found: Found) -> str:
-    """All of it as Markdown, with the picture beside it."""
-    columns = header(found)
-    rows = [cells(found, row, place) for place, row in enumerate(found.rows, 1)]
-    table = [columns, ["---:"] * len(columns), *rows]
-    lines = lines_of(found)
-    return "\n".join(
+def page_of(found: Found) -> Page:
+    """All of it, what is to be done with it first."""
+    from runners.sweeping.picture import slices_figure
+
+    table = [cells(found, row, place) for place, row in enumerate(found.rows, 1)]
+    names = ", ".join(one.name for one in found.plan.space)
+    picture = Picture(
+        "slices",
+        slices_figure(found),
+        f"Scores of {len(found.rows)} trials over each of {names}",
+        "A dot a trial: its score over each setting, the most important first.",
+    )
+    importance = [line.strip() for line in importance_lines(found)]
+    return Page(
+        title_of(found),
         [
-            f"# {title_of(found)}", "", *(f"- {line.strip()}" for line in lines), "",
-            *(f"| {' | '.join(row)} |" for row in table), "", "![scores over each setting](sweep.png)",
-            "", "The best settings: `python -m runners.train --config best.json`", "",
-        ]
-    )  # fmt: skip
+            Section(
+                "Verdict", [Lines(verdict_lines(found), leading=True), Text(score_line(found))]
+            ),
+            Section("Importance", [Lines(importance), picture]),
+            Section("Trials", [Grid(header(found), table), *_failures(found)]),
+            Section("Settings", [Text("The best: python -m runners.train --config best.json")]),
+        ],
+    )
+
+
+def _failures(found: Found) -> list[Block]:
+    lines = failure_lines(found)
+    return [Lines(lines)] if lines else []

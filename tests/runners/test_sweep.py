@@ -209,5 +209,5 @@ def test_a_real_sweep_that_is_killed_five_times_ends_with_the_same_trials(tmp_pa
         assert process.wait() == -9
     subprocess.run([*argv, str(out)], cwd=ROOT, check=True)
     assert results(out) == results(tmp_path / "whole")
-    pictures = [path.read_bytes() for path in sorted(tmp_path.glob("*/sweep-*/sweep.md"))]
+    pictures = [path.read_bytes() for path in sorted(tmp_path.glob("*/sweep-*/report.md"))]
     assert len(pictures) == 2

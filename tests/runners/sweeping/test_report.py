@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import re
 import struct
 
 import pytest
@@ -15,7 +16,7 @@ from runners.command_line import parse_train
 from runners.config import flatten, to_json
 from runners.report import print_table
 from runners.sweeping.outcome import outcome, record
-from runners.sweeping.report import lines_of, markdown, title_of, trial_table, verdict_lines, write
+from runners.sweeping.report import lines_of, title_of, trial_table, verdict_lines, write
 from tests.runners.sweeping import toy
 
 
@@ -101,11 +102,14 @@ def test_files_say_what_the_table_says(sweep, found):
     assert told["difference"]["mean"] == found.difference.mean
     assert told["importances"][0]["name"] == found.importances[0].name
     assert json.loads(json.dumps(record(found))) is not None
-    text = (sweep.folder / "sweep.md").read_text()
-    assert text == markdown(found)
+    text, whole = ((sweep.folder / f"report.{kind}").read_text() for kind in ("md", "html"))
     assert text.count("\n| ") == 11  # header, rule, nine trials
     assert "best minus as set" in text
-    picture = (sweep.folder / "sweep.png").read_bytes()
+    assert "best minus as set" in whole
+    assert whole.count("<tr>") == 10
+    # it opens offline: all that is referred to is in it
+    assert all(place.startswith("#") for place in re.findall(r'(?:src|href)="([^"]*)"', whole))
+    picture = (sweep.folder / "slices.png").read_bytes()
     width, height = struct.unpack(">II", picture[16:24])
     assert width > 500
     assert height > 300
