@@ -245,6 +245,7 @@ def _parser() -> Parser:
     add("--seed", type=at_least(0), default=0, metavar="S", help="the first seed (0)")
     add("--steps", type=at_least(1), metavar="N", help="steps of each seed (as the presets say)")
     add("--jobs", type=at_least(0), default=0, metavar="J", help="processes at once (one a core)")
+    add("--against-first", action="store_true", help="not with each other: decided by fewer seeds")
     add("--until-decided", action="store_true", help="add seeds until every pair is decided")
     add(
         "--max-seeds",
@@ -289,7 +290,8 @@ def main(argv: Sequence[str]) -> int:
         raise BadInput("--max-seeds: is for --until-decided")
     if asked.envs is None:
         _refuse_training(asked, more)
-        comparison = compare(field_of(read(asked.what, asked.out)))
+        field = field_of(read(asked.what, asked.out))
+        comparison = compare(field, against_first=asked.against_first)
     else:
         with importing():
             planned = plan(asked.what, asked.envs, asked.steps, more, asked.out)
@@ -301,7 +303,11 @@ def main(argv: Sequence[str]) -> int:
             seeds = range(asked.seed, asked.seed + count)
             train(planned, seeds, asked.out, asked.jobs, console, stop_asked)
             field = field_of(entries_of(planned, seeds, asked.out))
-            comparison = compare(field, planned=looks if asked.until_decided else ())
+            comparison = compare(
+                field,
+                planned=looks if asked.until_decided else (),
+                against_first=asked.against_first,
+            )
             if all(pair.better for pair in comparison.pairs):
                 break
             if count < looks[-1]:

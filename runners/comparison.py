@@ -64,7 +64,9 @@ class Comparison(NamedTuple):
         return next(pair for pair in self.pairs if {pair.a, pair.b} == {a, b})
 
 
-def compare(field: Field, figure: str = "IQM", planned: Sequence[int] = ()) -> Comparison:
+def compare(
+    field: Field, figure: str = "IQM", planned: Sequence[int] = (), against_first: bool = False
+) -> Comparison:
     """Every agent's figures and every pair's difference, at equal budgets and on common seeds.
 
     One environment is compared in its own returns. Several are normalised: 0 is what acting at random
@@ -75,6 +77,8 @@ def compare(field: Field, figure: str = "IQM", planned: Sequence[int] = ()) -> C
         figure: what decides, one of `runners.stats.AGGREGATES` of which more is better.
         planned: numbers of seeds at which one looks whether all is decided, and else adds seeds; they
             share the error that one look would have (`runners.sequential`). None: this look is all.
+        against_first: compare the others with the first agent alone, not with each other: fewer
+            questions at once, so that each is decided by fewer seeds.
 
     Raises:
         BadInput: an environment has other options for another agent; there is no common budget, fewer
@@ -102,7 +106,12 @@ def compare(field: Field, figure: str = "IQM", planned: Sequence[int] = ()) -> C
         if few := next((told for one in scores.values() if (told := stats.few_seeds(one))), None):
             notes.append(few)
         figures = {agent: _figures(one, bool(scales)) for agent, one in scores.items()}
-        pairs = _pairs(field, scores, AGGREGATES[figure])
+        met = [
+            (a, b)
+            for a, b in itertools.combinations(field.agents, 2)
+            if a == field.agents[0] or not against_first
+        ]
+        pairs = _pairs(field, scores, AGGREGATES[figure], met)
         if planned:
             pairs = [
                 _looked_at(pair, scores, AGGREGATES[figure], planned, len(pairs)) for pair in pairs
@@ -135,8 +144,12 @@ def _figures(scores: Scores, normalised: bool) -> dict[str, Estimate]:
     return aggregates(scores, np.random.default_rng(0), LEVEL, figures=chosen)
 
 
-def _pairs(field: Field, scores: Mapping[str, Scores], figure: Aggregate) -> list[Pair]:
-    met = list(itertools.combinations(field.agents, 2))
+def _pairs(
+    field: Field,
+    scores: Mapping[str, Scores],
+    figure: Aggregate,
+    met: Sequence[tuple[str, str]],
+) -> list[Pair]:
     # about as many draws in all, however many pairs there are; and enough for Holm's first step
     part = max(LEAST_DRAWS, DRAWS // len(met), 40 * len(met))
     alone = [

@@ -179,8 +179,8 @@ def improvement_figure(comparison: Comparison) -> Figure:
     )
     for row in range(count):
         for column in range(count):
-            if row != column:
-                value = float(chances[row, column])
+            value = float(chances[row, column])
+            if not np.isnan(value):
                 axes.text(
                     column + 0.5, row + 0.5, f"{value:.2f}", ha="center", va="center",
                     fontsize=10 if count <= 8 else 8.5,
@@ -201,7 +201,7 @@ def improvement_figure(comparison: Comparison) -> Figure:
 
 
 def improvement_of(comparison: Comparison) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    """[A, A] the probability that a run of the row's agent beats one of the column's; NaN of itself."""
+    """[A, A] the probability that a run of the row's agent beats one of the column's; NaN if not compared."""
     agents = comparison.field.agents
     chances = np.full((len(agents), len(agents)), np.nan)
     for pair in comparison.pairs:

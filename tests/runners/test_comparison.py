@@ -101,6 +101,14 @@ def test_all_of_ataris_games_have_a_scale():
     assert references.of("Nothing-v0") is None
 
 
+def test_against_the_first_alone_less_is_asked():
+    # of three agents two pairs, so that the least p counts twice and not three times
+    field = field_of([entry("a", LOW), entry("b", LOW + 50), entry("c", LOW + 50.5)])
+    found = compare(field, against_first=True)
+    assert [(pair.a, pair.b) for pair in found.pairs] == [("a", "b"), ("a", "c")]
+    assert found.pair("a", "b").p == pytest.approx(2 * 2 / 1024)
+
+
 # -- Equal terms ---------------------------------------------------------------------------------
 
 
