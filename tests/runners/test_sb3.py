@@ -97,7 +97,7 @@ def test_a_finished_run_is_not_trained_again_and_seeds_can_be_added(tmp_path):
 
 def test_commands_read_it(trained, capsys, tmp_path):
     from runners import watch
-    from runners.report import draw_curve
+    from runners.learning_curve import draw_curve
 
     assert evaluate.main([str(trained.path), "--episodes", "3"]) == 0
     assert "sb3:dqn on CartPole-v1, best weights" in capsys.readouterr().out
