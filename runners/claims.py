@@ -133,6 +133,14 @@ CLAIMS: tuple[Claim, ...] = (
         "pqn", "MinAtar/Asterix", "final_return", 0.0, 30.7919, "measured", _FIVE,
         published="17, Young & Tian's DQN, 5M steps, 30 seeds, read off a figure",
     ),
+    Claim(
+        "pqn", "MinAtar/SpaceInvaders", "final_return", 66.7899, 182.7381, "measured", _FIVE,
+        published="44, Young & Tian's DQN, 5M steps, 30 seeds, read off a figure",
+    ),
+    Claim(  # ends below 0 are ends at 0, as Asterix's
+        "pqn", "MinAtar/Seaquest", "final_return", 0.0, 7.6065, "measured", _FIVE,
+        published="20, Young & Tian's DQN, 5M steps, 30 seeds, off a figure, MinAtar <= 1.0.10",
+    ),
     *_exact("DeepSea-v0", 0.99, _OPTIMUM, "rnd"),
     Claim("bootstrapped_dqn", "DeepSea-v0", "final_return", 0.99, 0.99, "exact", _OPTIMUM),
     Claim("r2d2", "popgym-RepeatPreviousEasy-v0", "final_return", 0.912, 1.0, "measured", _FIVE),
