@@ -9,9 +9,9 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runners import run_folder
 from runners.console import duration, number
@@ -213,18 +213,37 @@ def title_of(comparison: Comparison) -> str:
     return f"{', '.join(field.agents)} on {', '.join(field.envs)}, {seeds} seeds"
 
 
-def folder_of(comparison: Comparison, out: str) -> Path:
+def folder_of(origins: Iterable[str], out: str) -> Path:
     """One folder for the same runs, whatever seeds they have."""
-    origins = sorted(entry.origin for entry in comparison.field.entries.values())
-    digest = hashlib.sha256(json.dumps(origins).encode()).hexdigest()[:10]
+    digest = hashlib.sha256(json.dumps(sorted(origins)).encode()).hexdigest()[:10]
     return Path(out) / f"compare-{digest}"
+
+
+def keep_looks(folder: Path, looks: dict[str, Any]) -> None:
+    """Keep what was planned before the first look: the looks share an error by it, and by no other plan.
+
+    Raises:
+        BadInput: another one was kept, whose seeds have been looked at.
+    """
+    from runners import files
+
+    path = folder / "looks.json"
+    if not path.exists():
+        files.make_folder(folder)
+        with disk(path):
+            files.replace(path, files.dump(looks), "plan of looks")
+    elif (kept := json.loads(path.read_text(encoding="utf-8"))) != looks:
+        raise BadInput(
+            f"until-decided: these seeds were looked at by another plan, {kept}; the same goes on with it, "
+            f"another takes fresh seeds: --seed {kept['first'] + kept['seeds'][-1]}"
+        )
 
 
 def write(comparison: Comparison, out: str) -> Path:
     """Write compare.json and the report; gives their folder."""
     from runners import comparison_json, comparison_report, files
 
-    folder = folder_of(comparison, out)
+    folder = folder_of((entry.origin for entry in comparison.field.entries.values()), out)
     files.make_folder(folder)
     with disk(folder):
         record = comparison_json.to_json(comparison)
@@ -298,6 +317,10 @@ def main(argv: Sequence[str]) -> int:
         if len(asked.what) < 2:
             raise BadInput(f"{asked.what[0]}: takes two agents or more to compare")
         looks = looks_of(asked) if asked.until_decided else [asked.seeds]
+        if asked.until_decided:
+            folder = folder_of((str(one.folder(asked.out).path) for one in planned), asked.out)
+            first, pairs = asked.seed, "first" if asked.against_first else "all"
+            keep_looks(folder, {"first": first, "seeds": looks, "against": pairs})
         stop_asked = SignalFlag()
         for count in looks:
             seeds = range(asked.seed, asked.seed + count)

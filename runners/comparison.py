@@ -355,7 +355,7 @@ class Speed(NamedTuple):
 
 
 def speed_of(entry: Entry, budget: float, threshold: float | None) -> Speed:
-    """Over a budget of env_steps that all agents have."""
+    """Over a budget of env_steps that all agents have; what a longer run did later counts for nothing."""
     areas = [
         float(learning_speed.area_under_curve(c.env_steps, c.means, budget)) for c in entry.curves
     ]
@@ -368,18 +368,26 @@ def speed_of(entry: Entry, budget: float, threshold: float | None) -> Speed:
     )["mean"]
     if threshold is None:
         return Speed(area, None, None)
-    steps = [learning_speed.first_reached(c.env_steps, c.means, threshold) for c in entry.curves]
+    curves = [_until(curve, budget) for curve in entry.curves]
+    steps = [learning_speed.first_reached(c.env_steps, c.means, threshold) for c in curves]
     by_steps = learning_speed.time_to_threshold(steps, budget, np.random.default_rng(0))
     timed = [
         learning_speed.first_reached(curve.seconds, curve.means, threshold)
-        for curve in entry.curves
+        for curve in curves
         if curve.seconds is not None
     ]
     by_time = None
-    if len(timed) == len(entry.curves):
-        ends = max(float(c.seconds[-1]) for c in entry.curves if c.seconds is not None)
+    if len(timed) == len(curves):
+        ends = max(float(c.seconds[-1]) for c in curves if c.seconds is not None)
         by_time = learning_speed.time_to_threshold(timed, ends, np.random.default_rng(0))
     return Speed(area, by_steps, by_time)
+
+
+def _until(curve: Curve, budget: float) -> Curve:
+    """Its evaluations up to so many env_steps, and the first one where all are later."""
+    last = max(1, int(np.searchsorted(curve.env_steps, budget, side="right")))
+    seconds = None if curve.seconds is None else curve.seconds[:last]
+    return Curve(curve.env_steps[:last], seconds, curve.means[:last])
 
 
 def interpolated(curve: Curve, at: float) -> float:

@@ -247,8 +247,8 @@ def _envs(field: Field, thresholds: Mapping[str, float | None]) -> Iterator[Bloc
         yield tables.means_grid(field)
     yield Text(
         "Means with 95 % t intervals over seeds. Seeds that never reached a threshold count as longer "
-        "than they were trained; medians are Kaplan and Meier's, over evaluations. Steps are counted up to "
-        "the budget that all agents had, times up to each one's own end."
+        "than they were trained; medians are Kaplan and Meier's, over evaluations, up to the "
+        "budget that all agents had."
     )
     for env in field.envs:
         grid = tables.env_grid(field, env, thresholds[env])

@@ -125,6 +125,15 @@ def test_the_looks_are_fixed_before_the_first():
         looks("--seeds", "5", "--max-seeds", "4")
 
 
+def test_looks_go_by_the_plan_that_they_began_with(tmp_path):
+    plan = {"first": 0, "seeds": [5, 10], "against": "all"}
+    compare.keep_looks(tmp_path / "c", plan)
+    compare.keep_looks(tmp_path / "c", plan)  # the same command goes on
+    for other in ({"seeds": [5, 10, 15]}, {"against": "first"}, {"first": 5}):
+        with pytest.raises(BadInput, match="another takes fresh seeds: --seed 10"):
+            compare.keep_looks(tmp_path / "c", plan | other)
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

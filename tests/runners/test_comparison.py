@@ -299,6 +299,14 @@ def test_speed_counts_those_that_never_arrived():
     assert speed_of(entry("a", [10, 10, 0], curves=curves), 200, None).steps is None
 
 
+def test_what_came_after_the_common_budget_counts_for_nothing():
+    # both reach 10 at 300 steps, in 3 seconds; up to 200 steps, in 2 seconds, only the second has
+    curves = [curve((100, 0), (200, 0), (300, 10)), curve((100, 0), (200, 10), (300, 10))]
+    found = speed_of(entry("a", [10, 10], curves=curves), 200, 10)
+    assert (found.steps.reached, found.seconds.reached) == (1, 1)
+    assert found.seconds.restricted_mean.value == 2
+
+
 def test_json_holds_all_of_it():
     found = compare(field_of([entry("a", LOW), entry("b", LOW + 100)]), planned=[5, 10])
     record = json.loads(files.dump(comparison_json.to_json(found)))
