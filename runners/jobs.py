@@ -7,7 +7,6 @@ noted, and the others go on. No process outlives the one that supervises.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
 import os
@@ -25,13 +24,11 @@ from typing import Literal, NamedTuple, Protocol
 from envs.cores import cores
 from runners import files, with_parent
 from runners.errors import DiskFault, Stopped, disk
+from runners.processes import POLL_SECONDS, leave_nothing, read_tail, signal_group, signal_name
 
 LONGEST = 100  # characters of a log's name
-TAIL = 8192  # bytes of what a job said that stay with its outcome
-POLL_SECONDS = 0.01
 TICK_SECONDS = 0.2  # between two looks of whoever watches
 GRACE_SECONDS = 30.0  # to save and leave, after SIGTERM and before SIGKILL
-STRAGGLER_SECONDS = 0.5  # for a job's own processes to leave behind it
 
 DISK_STATUS = 4
 AGAIN = frozenset({5, 128 + signal.SIGINT, 128 + signal.SIGTERM})
@@ -339,45 +336,6 @@ def run_jobs(
     return [ended[name] for name in names]
 
 
-# -- Processes and what they said ----------------------------------------------------------------
-
-
-def signal_group(group: int, number: int) -> bool:
-    """Send a signal to all processes of a group; whether there is one."""
-    try:
-        os.killpg(group, number)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # it is there, and somebody else's
-        return True
-    return True
-
-
-def leave_nothing(group: int) -> None:
-    """Wait for what a job's process has left in its group, then kill it.
-
-    Not at once: Python's own tracker cleans up behind a process that was killed. No other group can
-    have the number yet, for numbers are given out in turn.
-    """
-    limit = time.monotonic() + STRAGGLER_SECONDS
-    while signal_group(group, 0):
-        if time.monotonic() >= limit:
-            signal_group(group, signal.SIGKILL)
-            return
-        time.sleep(POLL_SECONDS)
-
-
-def signal_name(number: int) -> str:
-    """As in SIGKILL; real-time signals have none.
-
-    >>> signal_name(9), signal_name(40)
-    ('SIGKILL', 'signal 40')
-    """
-    with contextlib.suppress(ValueError):
-        return signal.Signals(number).name
-    return f"signal {number}"
-
-
 def file_name(name: str) -> str:
     """A job's name as that of a file; of a long one the digest tells it from others that begin so.
 
@@ -389,14 +347,3 @@ def file_name(name: str) -> str:
         return made
     digest = hashlib.sha256(name.encode()).hexdigest()[:10]
     return f"{made[: LONGEST - 11]}-{digest}"
-
-
-def read_tail(path: Path, start: int = 0, size: int = TAIL) -> str:
-    """The last ``size`` bytes of a file behind ``start``, whatever they are, as text."""
-    try:
-        with path.open("rb") as file:
-            end = file.seek(0, os.SEEK_END)
-            file.seek(max(start, end - size))
-            return file.read(size).decode("utf-8", "replace")
-    except FileNotFoundError:  # somebody tidied up
-        return ""

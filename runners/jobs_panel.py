@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runners.console import LINE_SECONDS, Console, RichConsole, duration
-from runners.jobs import Event, Job, Running, read_tail
+from runners.jobs import Event, Job, Running
+from runners.processes import read_tail
 
 if TYPE_CHECKING:
     from rich.live import Live

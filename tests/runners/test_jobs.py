@@ -15,8 +15,9 @@ import pytest
 from runners import train
 from runners.config import run_name, to_json
 from runners.errors import BadInput, DiskFault, Stopped
-from runners.jobs import Job, Supervisor, read_tail, run_jobs
+from runners.jobs import Job, Supervisor, run_jobs
 from runners.jobs_panel import trained_share
+from runners.processes import read_tail
 from runners.resolve import make_config
 from runners.run_folder import RunFolder
 
