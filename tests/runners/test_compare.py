@@ -125,6 +125,29 @@ def test_the_looks_are_fixed_before_the_first():
         looks("--seeds", "5", "--max-seeds", "4")
 
 
+def test_seeds_are_added_until_all_is_decided_and_no_longer(tmp_path, monkeypatch, capsys):
+    # every seed differs by 9: five pairs never decide, ten of the twenty that were planned do
+    trained = []
+    monkeypatch.setattr(side_by_side, "train", lambda planned, seeds, *rest: trained.append(seeds))
+
+    def came_to(planned, seeds, out):
+        return [
+            Entry(
+                one.config.agent, one.config.env, tuple(seeds), 9.0 * i + np.array(seeds) % 3, (),
+                str(one.folder(out).path),
+            )
+            for i, one in enumerate(planned)
+        ]  # fmt: skip
+
+    monkeypatch.setattr(compare, "entries_of", came_to)
+    line = argv(tmp_path, "--until-decided", "--seed", "3", seeds="5")
+    assert compare.main(line) == 0
+    assert trained == [range(3, 8), range(3, 13)]
+    told = capsys.readouterr()
+    assert told.out.startswith("sarsa is better than q_learning: IQM higher by 9 ")
+    assert "5 seeds: 1 of 1 pairs not decided" in told.err
+
+
 def test_looks_go_by_the_plan_that_they_began_with(tmp_path):
     plan = {"first": 0, "seeds": [5, 10], "against": "all"}
     compare.keep_looks(tmp_path / "c", plan)
