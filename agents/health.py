@@ -36,9 +36,13 @@ def monte_carlo(reward: Array, discount: Array, tail: float) -> Array:
 
 
 def greedy_value(values: Array, legal: Array | None = None) -> tuple[Array, Array]:
-    """The best legal action [n], ties to the lowest index, and its value [n], of values [n, A]."""
+    """The best legal action [n], ties to the lowest index, and its value [n], of values [n, A].
+
+    Of a single value, that of the policy's own action, nobody can tell which action it is: all are NaN.
+    """
     seen = values if legal is None else np.where(legal, values, -np.inf)
-    return seen.argmax(-1), seen.max(-1)
+    best = seen.argmax(-1) if seen.shape[-1] > 1 else np.full(len(seen), np.nan)
+    return best, seen.max(-1)
 
 
 def action_gap(values: Array, legal: Array | None = None) -> float:
@@ -65,7 +69,8 @@ def churn(before: Array, after: Array) -> float:
     Source:
         Schaul et al. 2022, "The Phenomenon of Policy Churn", arXiv:2206.00730, section 2.
     """
-    return float((before != after).mean()) if len(after) else np.nan
+    told = len(after) and not np.isnan(after).any()
+    return float((before != after).mean()) if told else np.nan
 
 
 def dead_units(layers: Sequence[Array]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import torch
@@ -22,8 +23,11 @@ class FlatAdam:
     refuses the meta device, which the operation itself takes.
     """
 
-    def __init__(self, parameters: FlatParameters, max_grad_norm: float, eps: float) -> None:
-        self.parameters = parameters
+    def __init__(
+        self, parameters: FlatParameters, max_grad_norm: float, eps: float, beta1: float = BETA1
+    ) -> None:
+        """``max_grad_norm`` bounds a seed's gradient; infinity: nothing does."""
+        self.parameters, self.beta1 = parameters, beta1
         self.max_grad_norm = max_grad_norm
         self.eps = eps
         flat = parameters.flat
@@ -36,7 +40,7 @@ class FlatAdam:
         self.mean = torch.zeros_like(flat)
         self.square = torch.zeros_like(flat)
         self.count = torch.zeros((), device=flat.device)
-        self.betas = torch.tensor([BETA1, BETA2], device=flat.device)
+        self.betas = torch.tensor([beta1, BETA2], device=flat.device)
 
     def step(self, loss: Tensor, share: Tensor, lr: float) -> Tensor:
         """One step down the gradient of ``sum(share * loss)``.
@@ -54,11 +58,12 @@ class FlatAdam:
         with torch.no_grad():
             self._take(gradients)
             # each seed's gradient to a norm of at most the bound, as `clip_grad_norm_` does
-            self.grad.renorm_(2, 0, self.max_grad_norm)
+            if self.max_grad_norm < math.inf:
+                self.grad.renorm_(2, 0, self.max_grad_norm)
             self.count += 1
             torch._fused_adam_(
                 [self.parameters.flat], [self.grad], [self.mean], [self.square], [], [self.count],
-                lr=lr, beta1=BETA1, beta2=BETA2, weight_decay=0.0, eps=self.eps,
+                lr=lr, beta1=self.beta1, beta2=BETA2, weight_decay=0.0, eps=self.eps,
                 amsgrad=False, maximize=False,
             )  # fmt: skip
         return total.detach()
@@ -90,7 +95,7 @@ class FlatAdam:
         norm = torch.linalg.vector_norm(gradient, dim=-1, keepdim=True)
         gradient = gradient * (self.max_grad_norm / (norm + 1e-7)).clamp(max=1.0)
         self.count += 1
-        self.mean.lerp_(gradient, 1.0 - BETA1)
+        self.mean.lerp_(gradient, 1.0 - self.beta1)
         self.square.lerp_(gradient.square(), 1.0 - BETA2)
         mean, square = self.mean / bias[0], self.square / bias[1]
         self.parameters.flat.sub_(lr * mean / (square.sqrt() + self.eps))

@@ -215,7 +215,7 @@ class Progress:
         if not all(np.isfinite(value).all() for value in metrics.values()):
             raise NonFiniteLoss(self.learner.updates)
         episodes, train_return = self.counter.report()
-        epsilon = self.learner.params().scalars["epsilon"]
+        schedules = self.learner.params().scalars
         steps_before, seconds_before, updates_before = self._logged
         passed = max(self.seconds - seconds_before, 1e-9)
         time_shares = self._time_shares(passed)
@@ -227,7 +227,7 @@ class Progress:
                     **self._position(seed),
                     "episodes": int(episodes[k]),
                     "train_return": float(train_return[k]),
-                    "epsilon": epsilon,
+                    **schedules,
                     **(lag if self.config.ahead else {}),
                     **{name: float(value[k]) for name, value in metrics.items()},
                     "lane_steps_per_s": (self.lane_steps - steps_before) / passed,

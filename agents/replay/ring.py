@@ -11,7 +11,7 @@ import torch
 from agents.contract import Array, Batch, Rollout
 from agents.replay.frames import LZ4Frames, stacked_last
 from agents.replay.prioritized import SMALLEST, Priorities, put
-from agents.replay.rows import Rows
+from agents.replay.rows import Rows, action_dtype
 from agents.replay.window import window
 from envs.contract import Spec
 from envs.kernel import inlined, kernel
@@ -64,7 +64,7 @@ class RingReplay(Rows):
         self.sampled = np.zeros(shape, np.int64)  # row · lanes + lane
         self.out_weight = np.ones(shape, np.float32)
         self.indices = np.zeros((2, *shape, self.frame_stack), np.int64)  # -1: a blank frame
-        self.out_action = np.zeros(shape, np.int64)
+        self.out_action = np.zeros((*shape, *self.spec.action_shape), action_dtype(self.spec))
         self.out_reward = np.zeros(shape, np.float32)
         self.out_discount = np.zeros(shape, np.float32)
         self._allocate_obs(shape)
@@ -116,6 +116,8 @@ class RingReplay(Rows):
         """
         self._draw()
         self._take_obs()
+        actions = self.action.reshape(-1, *self.spec.action_shape)
+        np.take(actions, self.indices[0, :, :, -1], axis=0, out=self.out_action, mode="clip")
         if self.spec.action_mask:
             masks = self.action_mask.reshape(-1, self.spec.num_actions)
             np.take(masks, self.indices[1, :, :, -1], axis=0, out=self.out_mask, mode="clip")
@@ -144,9 +146,8 @@ class RingReplay(Rows):
                     generator.random(out=self.draws[k])
             if _fill(
                 self._picks(), filled, self.tail, self._head, *self.options,
-                self.first, self.action, self.reward, self.terminated, self.truncated,
-                self.frame_stack, self.indices, self.sampled,
-                self.out_action, self.out_reward, self.out_discount,
+                self.first, self.reward, self.terminated, self.truncated,
+                self.frame_stack, self.indices, self.sampled, self.out_reward, self.out_discount,
             ):  # fmt: skip
                 return
         raise RuntimeError(f"none of the rows {self.tail} to {self._head} can start a window")
@@ -191,8 +192,8 @@ def _uniform(draws, low, high, picks):  # type: ignore[no-untyped-def]
 @kernel()
 def _fill(  # type: ignore[no-untyped-def]
     picks, filled, tail, head, n_step, gamma, scale, clip,
-    first, action, reward, terminated, truncated,
-    frames, indices, sampled, out_action, out_reward, out_discount,
+    first, reward, terminated, truncated,
+    frames, indices, sampled, out_reward, out_discount,
 ):  # fmt: skip
     """Turn picked rows into windows, seed by seed, until each has a batch. True when all have.
 
@@ -200,8 +201,8 @@ def _fill(  # type: ignore[no-untyped-def]
     whose window runs into rows that are not there yet, or one whose stack of frames reaches back to
     rows that are not there any more.
     """
-    slots, seeds, lanes = first.shape
-    batch = out_action.shape[1]
+    _, seeds, lanes = first.shape
+    batch = out_reward.shape[1]
     complete = True
     for k in range(seeds):
         b = filled[k]
@@ -215,9 +216,7 @@ def _fill(  # type: ignore[no-untyped-def]
             if end == row or _stack(indices, 0, k, b, row, lane, tail, frames, first):
                 continue
             _stack(indices, 1, k, b, end, lane, tail, frames, first)
-            start_slot = row % slots
             sampled[k, b] = pick
-            out_action[k, b] = action[start_slot, k, lane]
             out_reward[k, b] = total
             out_discount[k, b] = discount
             b += 1

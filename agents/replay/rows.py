@@ -51,7 +51,7 @@ class Rows:
         else:
             self.obs = np.zeros((*shape, *spec.obs_shape), spec.obs_dtype)
         self.first = np.zeros(shape, np.bool_)
-        self.action = np.zeros(shape, np.int64)
+        self.action = np.zeros((*shape, *spec.action_shape), action_dtype(spec))
         self.reward = np.zeros(shape, np.float32)
         self.terminated = np.zeros(shape, np.bool_)
         self.truncated = np.zeros(shape, np.bool_)
@@ -91,7 +91,7 @@ class Rows:
             self.action_mask[known] = mask.reshape(*shape, -1)
         stepped = known[:-1]
         shape = (len(stepped), *shape[1:])
-        self.action[stepped] = rollout.action[skip:].reshape(shape)
+        self.action[stepped] = rollout.action[skip:].reshape(*shape, *self.spec.action_shape)
         self.reward[stepped] = rollout.reward[skip:].reshape(shape)
         ended = terminations(rollout, self.end_on_life_loss)
         self.terminated[stepped] = ended[skip:].reshape(shape)
@@ -199,6 +199,11 @@ class Rows:
         self.generators = [self.generators[k] for k in seeds]
         if self.priorities:
             self.priorities.keep(seeds)
+
+
+def action_dtype(spec: Spec) -> type[np.generic]:
+    """In which actions are kept and learned from: int64 the discrete ones, float32 all else."""
+    return np.int64 if spec.num_actions else np.float32
 
 
 @kernel()
