@@ -15,6 +15,7 @@ class AgentEntry(NamedTuple):
     linear: bool = False  # learns weights of fixed features: needs rows of numbers
     compiles: bool = False  # its gradient step can be compiled
     one_lane: bool = False  # learns from a single stream of steps: takes one lane a seed
+    continuous: bool = False  # its actions are rows of numbers; the others' are one of a few
     own_loop: bool = False  # another library's, which simulates and learns in a loop of its own
 
     @property
@@ -148,5 +149,37 @@ AGENTS: dict[str, AgentEntry] = {
     "stream_q": AgentEntry(
         "agents.stream_q", "StreamQConfig", "Q(λ) that learns each step once, with bounded step sizes",
         "Elsayed et al. 2024, arXiv:2410.14606", one_lane=True,
+    ),
+    "sac": AgentEntry(
+        "agents.sac", "SACConfig", "a stochastic policy that is paid for its entropy",
+        "Haarnoja et al. 2018, arXiv:1812.05905", continuous=True,
+    ),
+    "redq": AgentEntry(
+        "agents.sac_named", "REDQConfig", "SAC with ten critics and twenty updates a step",
+        "Chen et al. 2021, arXiv:2101.05982", continuous=True,
+    ),
+    "droq": AgentEntry(
+        "agents.sac_named", "DroQConfig", "the same with two critics, by dropout and LayerNorm",
+        "Hiraoka et al. 2022, arXiv:2110.02034", continuous=True,
+    ),
+    "crossq": AgentEntry(
+        "agents.sac_named", "CrossQConfig", "SAC with batch renormalisation for a target network",
+        "Bhatt et al. 2024, arXiv:1902.05605", continuous=True,
+    ),
+    "tqc": AgentEntry(
+        "agents.sac_named", "TQCConfig", "SAC with quantiles, of which the largest are left out",
+        "Kuznetsov et al. 2020, arXiv:2005.04269", continuous=True,
+    ),
+    "td3": AgentEntry(
+        "agents.td3", "TD3Config", "a deterministic policy, two critics, a smoothed target",
+        "Fujimoto et al. 2018, arXiv:1802.09477", continuous=True,
+    ),
+    "ddpg": AgentEntry(
+        "agents.td3", "DDPGConfig", "a deterministic policy that climbs its critic",
+        "Lillicrap et al. 2016, arXiv:1509.02971", continuous=True,
+    ),
+    "naf": AgentEntry(
+        "agents.naf", "NAFConfig", "Q-learning with values quadratic in the action",
+        "Gu et al. 2016, arXiv:1603.00748", continuous=True,
     ),
 }  # fmt: skip

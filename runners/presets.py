@@ -44,12 +44,16 @@ _TABULAR_AGENTS = (
 )  # fmt: skip
 _TABULAR: Settings = {"lanes": 1}  # one lane: each update sees the table the last one left
 
+_CONTINUOUS = ("sac", "redq", "droq", "crossq", "tqc", "td3", "ddpg", "naf")
+
 AGENT_DEFAULTS: Mapping[str, Settings] = {
     **dict.fromkeys((*_TABULAR_AGENTS, "ucb_hoeffding"), _TABULAR),
     "dqn": {"lanes": 8, "rollout_length": 16},
     "r2d2": {"lanes": 8, "rollout_length": 40},  # sequences of 80 rows overlap by half
     "pqn": {"lanes": 128, "rollout_length": 16},
     "stream_q": {"lanes": 1, "rollout_length": 1},  # each step is learned before the next is taken
+    # as published: a gradient step after every step of one lane
+    **{name: {"lanes": 1, "rollout_length": 1} for name in _CONTINUOUS},
     # as Stable-Baselines3 does where nobody says otherwise
     **{name: {"lanes": 1} for name in sb3.AGENTS},
 }

@@ -164,8 +164,8 @@ def check_fit(config: RunConfig, spec: Spec) -> None:
     """Refuse an agent that cannot act in the environment or cannot read what it shows."""
     if AGENTS[config.agent].own_loop:
         sb3.check_fit(config, spec)
-    elif not spec.num_actions:
-        raise BadInput(f"{config.agent} takes discrete actions; {config.env}'s are continuous")
+    else:
+        _check_actions(config, spec)
     if getattr(config.hyper, "end_on_life_loss", False) and not spec.life_loss:
         raise BadInput(f"end_on_life_loss: {config.env} tells no lost lives; leave it out")
     if getattr(config.hyper, "replay_compression", "none") != "none" and not _bytes_images(spec):
@@ -173,7 +173,8 @@ def check_fit(config: RunConfig, spec: Spec) -> None:
             f"replay_compression: {config.env}'s observations are no images of bytes, which is what "
             "gains by it; take --replay-compression none"
         )
-    if getattr(config.hyper, "bf16", False) and len(spec.obs_shape) not in (2, 3):
+    images = len(spec.obs_shape) in (2, 3)
+    if getattr(config.hyper, "bf16", False) and not (images or AGENTS[config.agent].continuous):
         raise BadInput(f"bf16: {config.env} shows no images, so nothing would use it; leave it out")
     if AGENTS[config.agent].tabular and not spec.num_states:
         others = ", ".join(name for name, entry in AGENTS.items() if entry.gradient)
@@ -183,6 +184,35 @@ def check_fit(config: RunConfig, spec: Spec) -> None:
         )
     if AGENTS[config.agent].linear:
         config.hyper.tiling(spec)
+
+
+def _check_actions(config: RunConfig, spec: Spec) -> None:
+    import numpy as np
+
+    continuous = AGENTS[config.agent].continuous
+    if continuous == bool(spec.num_actions):
+        kind, other = ("continuous", "discrete") if continuous else ("discrete", "continuous")
+        able = [n for n, e in AGENTS.items() if e.continuous != continuous and not e.own_loop]
+        hint = f"take {', '.join(able)}" if not continuous else "take --env Pendulum-v1, or dqn"
+        raise BadInput(f"{config.agent} takes {kind} actions; {config.env}'s are {other}: {hint}")
+    if not continuous:
+        return
+    assert spec.action_low is not None
+    assert spec.action_high is not None
+    if not (np.isfinite(spec.action_low).all() and np.isfinite(spec.action_high).all()):
+        raise BadInput(
+            f"{config.agent} takes actions within bounds; {config.env}'s have none: wrap it in "
+            "gymnasium.wrappers.RescaleAction or give its Box a low and a high"
+        )
+    if np.dtype(spec.action_dtype).kind != "f":
+        raise BadInput(
+            f"{config.agent} takes actions of floats; {config.env}'s are {np.dtype(spec.action_dtype)}"
+        )
+    if spec.num_states or len(spec.obs_shape) > 1:
+        raise BadInput(
+            f"{config.agent} takes observations that are rows of numbers; {config.env} shows "
+            f"{'states by number' if spec.num_states else 'images'}"
+        )
 
 
 def _bytes_images(spec: Spec) -> bool:

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from agents import AGENTS
 from agents.contract import Batch
 from runners.train import run
 from tests.agents.test_groups import SEEDS as GROUP
 from tests.agents.test_groups import config_of
-from tests.agents.test_meta import BATCH, CASES, GRADIENT_AGENTS, SEEDS, SPECS, make_learner
+from tests.agents.test_meta import BATCH, GRADIENT_AGENTS, SEEDS, STEPS, make_learner
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.cuda
@@ -33,10 +34,19 @@ def batch_on(device, spec):
     obs, next_obs = (
         whole(spec.num_states) if spec.num_states else floats(*spec.obs_shape) for _ in range(2)
     )
+    action = whole(spec.num_actions) if spec.num_actions else floats(*spec.action_shape)
     return Batch(
-        obs, whole(spec.num_actions), floats(), floats(), next_obs, weight=floats(),
+        obs, action, floats(), floats(), next_obs, weight=floats(),
         extras={"returns": floats()},
     )  # fmt: skip
+
+
+def buffers(learner):
+    """Its flat parameters, by name."""
+    if hasattr(learner, "fast"):
+        return {**learner.fast, **{f"slow {name}": its for name, its in learner.slow.items()}}
+    names = [name for name in ("online", "target") if hasattr(learner, name)]
+    return {name: getattr(learner, name) for name in names}
 
 
 @contextlib.contextmanager
@@ -49,22 +59,23 @@ def no_waiting():
         torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
-@pytest.mark.parametrize(("name", "switches"), CASES)
+@pytest.mark.parametrize(("name", "switches", "spec"), STEPS)
 def test_a_step_never_waits_and_gives_the_numbers_of_the_cpu(name, switches, spec):
     cuda = torch.device("cuda")
     here, there = (make_learner(name, spec, device, **switches) for device in (CPU, cuda))
-    there.online.flat.copy_(here.online.flat)  # the devices' generators draw other weights
-    if hasattr(there, "target"):
-        there.target.flat.copy_(here.target.flat)
+    for of, its in buffers(there).items():  # the devices' generators draw other weights
+        its.flat.copy_(buffers(here)[of].flat)
     given, batch = batch_on(CPU, spec), batch_on(cuda, spec)
-    here.step(given, {})  # both once: lazy initialisation may wait
-    there.step(batch, {})
+    # the numbers of an actor-critic have no step without: the CPU's, on both
+    drawn = here.draw(given) if AGENTS[name].continuous else {}
+    moved = {kind: numbers.to(cuda) for kind, numbers in drawn.items()}
+    here.step(given, drawn)  # both once: lazy initialisation may wait
+    there.step(batch, moved)
     for _ in range(5):
-        here.step(given, {})
+        here.step(given, drawn)
     with no_waiting():
         for _ in range(5):
-            there.step(batch, {})
+            there.step(batch, moved)
     torch.testing.assert_close(there.online.flat.cpu(), here.online.flat, rtol=1e-3, atol=1e-4)
 
 

@@ -30,6 +30,11 @@ _DQN = {
     "n_step": 2,
     "replay_ratio": 0.5,
 }
+_CONTINUOUS = {
+    "env": "Pendulum-v1", "steps": 640, "lanes": 2, "rollout_length": 8, "learning_starts": 100,
+    "batch_size": 16, "replay_size": 1_000, "hidden": (16, 16), "replay_ratio": 0.5,
+    "eval_episodes": 2, "final_episodes": 2, "eval_every": 320,
+}  # fmt: skip
 SMALL = {
     **{
         name: _DQN for name, entry in AGENTS.items() if entry.module in ("agents.dqn", "agents.dqn_named")
@@ -49,6 +54,10 @@ SMALL = {
         for name, entry in AGENTS.items() if entry.tabular
     },
     "ucb_hoeffding": {"env": "FrozenLake-v1", "steps": 3_000, "lanes": 2},
+    **{name: _CONTINUOUS for name, entry in AGENTS.items() if entry.continuous},
+    "redq": {**_CONTINUOUS, "critics": 4, "policy_period": 2},
+    "droq": {**_CONTINUOUS, "policy_period": 2},
+    "tqc": {**_CONTINUOUS, "critics": 2, "quantiles": 5},
     "stream_q": {"env": "CartPole-v1", "steps": 1_000, "rollout_length": 4, "epsilon_steps": 500},
     "linear_q": {"env": "MountainCar-v0", "steps": 3_000, "epsilon_steps": 2_000, "lanes": 2},
 }  # fmt: skip

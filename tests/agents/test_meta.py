@@ -25,6 +25,12 @@ SPECS = {
     "pixels": Spec((40, 40), np.uint8, 0, 3, obs_scale=1 / 255),
     "board": Spec((10, 10, 4), np.uint8, 0, 3),
 }
+CONTINUOUS = {
+    "rows": Spec(
+        (5,), np.float32, 0, 0, (2,), np.float32,
+        np.array([-2.0, -1.0], np.float32), np.array([2.0, 3.0], np.float32),
+    ),
+}  # fmt: skip
 SWITCHES = {
     "dqn": [
         {}, {"prioritized": True, "actor_priorities": True}, {"double": True}, {"dueling": True}, {"layer_norm": True}, {"munchausen": True},
@@ -41,10 +47,25 @@ SWITCHES = {
          "distributional": "iqn", "atoms": 4, "noisy": True},
     ],
     "pqn": [{}, {"layer_norm": False}, {"memory": "lstm"}],
+    "sac": [
+        {}, {"normalise_obs": True, "norm": "layer"}, {"learn_alpha": False, "bf16": True},
+        {"critics": 4, "target_critics": 2, "dropout": 0.1, "policy_value": "mean", "policy_period": 2},
+        {"norm": "batch", "target_network": False, "renorm_after": 1},
+        {"norm": "batch", "target_network": False, "quantiles": 5},
+        {"quantiles": 5, "critics": 3, "n_step": 2},
+    ],
+    "td3": [{}, {"smoothing": 0.0, "critics": 3, "normalise_obs": True, "norm": "layer"}],
+    "naf": [{}, {"normalise_obs": True, "norm": "layer"}],
 }  # fmt: skip
 
 
+def specs_of(name):
+    return CONTINUOUS if AGENTS[name].continuous else SPECS
+
+
 def make_learner(name, spec, device=META, **hyper):
+    if AGENTS[name].continuous:
+        hyper = {"replay_size": 1_000, **hyper}
     module = importlib.import_module(AGENTS[name].module)
     config = getattr(module, AGENTS[name].config)(**hyper)
     return module.make_learner(
@@ -67,9 +88,10 @@ def meta_batch(spec):
         return torch.zeros(shape, dtype=torch.int64, device=META)
 
     obs, next_obs = (whole() if spec.num_states else floats(*spec.obs_shape) for _ in range(2))
+    action = whole() if spec.num_actions else floats(*spec.action_shape)
     return Batch(
         obs,
-        whole(),
+        action,
         floats(),
         floats(),
         next_obs,
@@ -108,10 +130,14 @@ def batch_of(learner, spec):
 
 
 CASES = [(name, switches) for name in GRADIENT_AGENTS for switches in SWITCHES.get(name, [{}])]
+STEPS = [
+    pytest.param(name, switches, spec, id=f"{name}-{switches}-{shown}")
+    for name, switches in CASES
+    for shown, spec in specs_of(name).items()
+]
 
 
-@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
-@pytest.mark.parametrize(("name", "switches"), CASES)
+@pytest.mark.parametrize(("name", "switches", "spec"), STEPS)
 def test_a_step_reads_nothing(name, switches, spec):
     learner = make_learner(name, spec, **switches)
     for _ in range(2):
@@ -133,7 +159,7 @@ def test_a_step_reads_nothing(name, switches, spec):
 )
 @pytest.mark.parametrize("name", GRADIENT_AGENTS)
 def test_a_step_that_reads_a_value_is_caught(name, reads):
-    spec = SPECS["box"]
+    spec = next(iter(specs_of(name).values()))
     learner = make_learner(name, spec)
 
     step = learner.optimizer.step
@@ -143,5 +169,6 @@ def test_a_step_that_reads_a_value_is_caught(name, reads):
         return step(loss, *rest)
 
     learner.optimizer.step = reading
+    batch = batch_of(learner, spec)
     with pytest.raises((RuntimeError, NotImplementedError, TypeError)):
-        learner.step(batch_of(learner, spec), {})
+        learner.step(batch, learner.draw(batch) if hasattr(learner, "draw") else {})

@@ -1,0 +1,150 @@
+"""The actor of every agent with continuous actions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agents.contract import Array, Params, State
+from agents.networks import FlatParameters
+from agents.running import normalised
+from envs.contract import Spec
+
+
+def action_units(spec: Spec, seeds: int) -> dict[str, Tensor]:
+    """What an action in [-1, 1] is times ``action_half`` plus ``action_centre``: [K, A] float32 each."""
+    low, high = (np.asarray(end, np.float64).reshape(-1) for end in _bounds(spec))
+    centre, half = (high + low) / 2.0, (high - low) / 2.0
+    return {
+        name: torch.from_numpy(value.astype(np.float32)).expand(seeds, -1).contiguous()
+        for name, value in (("action_centre", centre), ("action_half", half))
+    }
+
+
+def published(parameters: Iterable[FlatParameters], seeds: int) -> Tensor:
+    """A copy of flat buffers as one [K, ...]; a critic's members [K E, D] lie side by side in it."""
+    return torch.cat([each.flat.reshape(seeds, -1) for each in parameters], -1)
+
+
+class PolicyActor:
+    """Acts by a policy, whose observations and actions it brings into the policy's units and back.
+
+    A policy has ``explore(obs, epsilon)`` and ``mode(obs)``, critics value what it does for whoever looks at
+    an agent's health. Parameters and statistics are as they were published.
+    """
+
+    stored = False  # it has no state
+
+    def __init__(
+        self,
+        spec: Spec,
+        policy: Any,
+        critics: Any,
+        generators: Sequence[np.random.Generator],
+    ) -> None:
+        """An actor of as many seeds as there are generators; ``policy`` None: the critics hold it."""
+        self.spec, self.generators = spec, generators
+        networks = [critics] if policy is None else [critics, policy]
+        self.parameters = [FlatParameters(network.requires_grad_(False)) for network in networks]
+        self.critics, self.policy = networks[0], networks[-1]
+        self.uniform = True
+        seeds = len(generators)
+        self.centre, self.half = (
+            value[:, None].numpy() for value in action_units(spec, seeds).values()
+        )
+        shape = (seeds, 1, width_of(spec)[0])
+        self.mean, self.scale = np.zeros(shape, np.float32), np.ones(shape, np.float32)
+        self.low, self.high = _bounds(spec)
+
+    def initial_state(self, lanes: int) -> State:
+        """None: the observation is all there is."""
+        del lanes
+        return {}
+
+    def act(
+        self, obs: Array, first: Array, facts: Mapping[str, Array], state: State, explore: bool
+    ) -> tuple[Array, State, dict[str, Array]]:
+        """Actions [K, n, ...] in the environment's units for observations [K, n, ...].
+
+        Without exploring they are the policy's best, and the extras hold the observations, as ``seen``.
+        """
+        del first, facts
+        if not explore:
+            return self._actions(self._best(obs)), state, {"seen": obs}
+        return self._actions(self._drawn(obs)), state, {}
+
+    def _drawn(self, obs: Array) -> Array:
+        """[K, n, A] in [-1, 1], drawn uniformly or as the policy explores."""
+        shape = (obs.shape[1], self.centre.shape[-1])
+        if self.uniform:
+            return np.stack([g.uniform(-1.0, 1.0, shape) for g in self.generators])
+        epsilon = np.stack([g.standard_normal(shape, np.float32) for g in self.generators])
+        with torch.inference_mode():
+            drawn: Array = self.policy.explore(self._input(obs), torch.from_numpy(epsilon)).numpy()
+        return drawn
+
+    def _best(self, obs: Array) -> Array:
+        with torch.inference_mode():
+            best: Array = self.policy.mode(self._input(obs)).numpy()
+        return best
+
+    def _actions(self, action: Array) -> Array:
+        """In the environment's units, within its bounds whatever rounding does."""
+        raw = (self.centre + self.half * action).reshape(*action.shape[:2], *self.spec.action_shape)
+        within: Array = np.clip(raw, self.low, self.high).astype(self.spec.action_dtype)
+        return within
+
+    def _input(self, obs: Array) -> Tensor:
+        rows = normalised(obs.reshape(*obs.shape[:2], -1), self.mean, self.scale)
+        return torch.from_numpy(rows)
+
+    def members(self, seen: Array) -> Array:
+        """What each critic expects of the policy's best action at observations [K, n, ...]: [K, E, n, 1]."""
+        with torch.inference_mode():
+            x = self._input(seen)
+            values: Array = self.critics(x, self.policy.mode(x)).mean(-1, keepdim=True).numpy()
+        return values
+
+    def values(self, seen: Array) -> Array:
+        """The same as the critics' mean: [K, n, 1]."""
+        values: Array = self.members(seen).mean(1)
+        return values
+
+    def activations(self, seen: Array) -> list[Array]:
+        """What every ReLU of the first critic gives there, [K, n, units] each."""
+        with torch.inference_mode():
+            x = self._input(seen)
+            return [layer.numpy() for layer in self.critics.activations(x, self.policy.mode(x))]
+
+    def load_params(self, params: Params) -> None:
+        """Copy the weights, and take statistics and units."""
+        flat, begin = params.tensors["flat"], 0
+        for own in (each.flat for each in self.parameters):
+            end = begin + own.numel() // len(flat)
+            own.copy_(flat[:, begin:end].reshape(own.shape))
+            begin = end
+        self.centre, self.half = (
+            params.tensors[name].numpy()[:, None] for name in ("action_centre", "action_half")
+        )
+        if "obs_mean" in params.tensors:
+            self.mean, self.scale = (
+                params.tensors[name].numpy().reshape(len(flat), 1, -1)
+                for name in ("obs_mean", "obs_scale")
+            )
+        self.uniform = bool(params.scalars["uniform_actions"])
+
+
+def _bounds(spec: Spec) -> tuple[Array, Array]:
+    assert spec.action_low is not None
+    assert spec.action_high is not None
+    return spec.action_low, spec.action_high
+
+
+def width_of(spec: Spec) -> tuple[int, int]:
+    """How many numbers an observation has, and an action."""
+    return math.prod(spec.obs_shape), math.prod(spec.action_shape)

@@ -1,0 +1,334 @@
+"""Losses of actor-critic agents by hand, and what their learner does with them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from agents import naf, sac, sac_named, td3
+from agents.actor_critic import Networks
+from agents.batch_renorm import Moments
+from agents.contract import Batch, Rollout
+from agents.hyper import BadValue
+from envs.contract import Spec
+
+CPU = torch.device("cpu")
+SPEC = Spec(
+    (1,), np.float32, 0, 0, (1,), np.float32,
+    np.array([-2.0], np.float32), np.array([4.0], np.float32),
+)  # fmt: skip
+"""One number to look at, one to do; actions from -2 to 4, so 1 is the middle and 3 the half width."""
+NO_MOMENTS = Moments(renorm=False)
+
+
+def column(*numbers):
+    """[1, B, 1]."""
+    return torch.tensor(numbers, dtype=torch.float32).view(1, -1, 1)
+
+
+def batch(reward, discount, action=(0.0,), obs=(0.0,), next_obs=(0.0,)):
+    rows = torch.tensor([reward]), torch.tensor([discount])
+    return Batch(column(*obs), column(*action), *rows, column(*next_obs))
+
+
+class Constant:
+    """A policy that does one thing, whose log-probability is given; α is ½."""
+
+    def __init__(self, action, log_pi):
+        self.action, self.log_pi = action, log_pi
+        self.log_alpha = torch.full((1, 1), math.log(0.5), requires_grad=True)
+
+    def sample(self, x, epsilon, moments=None):
+        del epsilon, moments
+        return torch.full_like(x, self.action), torch.full(x.shape[:2], self.log_pi)
+
+    def __call__(self, x):
+        return torch.full_like(x, self.action)
+
+
+class Linear:
+    """Critics ``wₑ a`` of the action alone; of several quantiles that lie so far apart."""
+
+    def __init__(self, weights, apart=(0.0,)):
+        self.weights = torch.tensor(weights, requires_grad=True)
+        self.apart = torch.tensor(apart)
+
+    def __call__(self, x, action, noise=None, moments=None):
+        del x, noise, moments
+        q = self.weights.view(1, -1, 1, 1) * action.unsqueeze(1)  # [1, E, B, 1]
+        return q + self.apart
+
+    def some(self, chosen, x, action, noise=None):
+        del noise
+        return self(x, action)[:, chosen[0]]
+
+
+NOISE = {"epsilon_t": None, "epsilon_tm1": None}
+
+
+def test_sacs_critics_learn_the_soft_value_of_the_least():
+    # next action 2, critics 3·2 and 1·2, the least 2; soft value 2 - ½·(-4) = 4
+    # target 1 + 0.9·4 = 4.6; predictions at action 1: 3 and 1; ½ (1.6² + 3.6²) = 7.76
+    networks = Networks(Constant(2.0, -4.0), Linear([3.0, 1.0]), None, Linear([3.0, 1.0]))
+    out = sac.SACConfig().critic_loss(
+        networks, batch([1.0], [0.9], action=(1.0,)), NOISE, NO_MOMENTS
+    )
+    torch.testing.assert_close(out.loss, torch.tensor([[7.76]]))
+    assert out.metrics["target_mean"].item() == pytest.approx(4.6)
+    assert out.metrics["q_mean"].item() == 2.0
+    assert out.metrics["td_error"].item() == pytest.approx(2.6)
+    (slope,) = torch.autograd.grad(out.loss.sum(), networks.critics.weights)
+    torch.testing.assert_close(slope, torch.tensor([3.0 - 4.6, 1.0 - 4.6]))
+
+
+def test_nothing_follows_a_termination():
+    networks = Networks(Constant(2.0, -4.0), Linear([3.0, 1.0]), None, Linear([3.0, 1.0]))
+    out = sac.SACConfig().critic_loss(
+        networks, batch([1.0], [0.0], action=(1.0,)), NOISE, NO_MOMENTS
+    )
+    assert out.metrics["target_mean"].item() == 1.0
+
+
+def test_redqs_target_is_of_the_critics_drawn():
+    # of 5, 1 and 3 times the action 2, those numbered 0 and 2 give 10 and 6: 6 + 2 = 8, times 0.5
+    config = sac.SACConfig(critics=3, target_critics=2)
+    critics = Linear([5.0, 1.0, 3.0])
+    noise = {**NOISE, "chosen": torch.tensor([[0, 2]])}
+    out = config.critic_loss(
+        Networks(Constant(2.0, -4.0), critics, None, critics),
+        batch([0.0], [0.5]),
+        noise,
+        NO_MOMENTS,
+    )
+    assert out.metrics["target_mean"].item() == 4.0
+
+
+def test_tqcs_target_leaves_out_the_largest_quantiles_of_all():
+    # two critics, quantiles 2w + (-1, 0, 3): 1 2 5 and 3 4 7; two are dropped: 1 2 3 4, mean 2.5
+    # soft: + 2, reward 1, discount 1: 5.5
+    config = sac.SACConfig(quantiles=3, dropped=1)
+    critics = Linear([1.0, 2.0], (-1.0, 0.0, 3.0))
+    networks = Networks(Constant(2.0, -4.0), critics, None, critics)
+    out = config.critic_loss(networks, batch([1.0], [1.0], action=(0.0,)), NOISE, NO_MOMENTS)
+    assert out.metrics["target_mean"].item() == pytest.approx(5.5)
+    # prediction -1 0 3 of both, targets 4 5 6 7; Huber at 1, all but (3, 4) by |u| - ½, that one ½
+    # u: 5 6 7 8 | 4 5 6 7 | 1 2 3 4; Huber means 6, 5 and (½ + 1.5 + 2.5 + 3.5) / 4 = 2
+    # times τ = 1/6, 1/2, 5/6 (all above): 1 + 2.5 + 1.6667, over three quantiles, for two critics
+    torch.testing.assert_close(out.loss, torch.tensor([[2 * (1 + 2.5 + 5 / 3) / 3]]))
+
+
+def test_sacs_policy_climbs_the_least_critic_and_is_paid_for_entropy():
+    # ½·(-4) - min(3·2, 1·2) = -4; temperature -½·(-4 - 1) = 2.5
+    policy = Constant(2.0, -4.0)
+    networks = Networks(policy, Linear([3.0, 1.0]), None, None)
+    out = sac.SACConfig().policy_loss(networks, batch([0.0], [0.0]), NOISE, NO_MOMENTS)
+    torch.testing.assert_close(out.loss, torch.tensor([[-4.0 + 2.5]]))
+    assert out.metrics["entropy"].item() == 4.0
+    mean = sac.SACConfig(policy_value="mean", learn_alpha=False)
+    out = mean.policy_loss(networks, batch([0.0], [0.0]), NOISE, NO_MOMENTS)
+    torch.testing.assert_close(out.loss, torch.tensor([[-2.0 - 4.0]]))
+
+
+def test_td3s_target_is_the_least_value_of_a_smoothed_action():
+    # slow action 0.9, noise 0.2·10 clipped to 0.5, the sum to 1: values 3·1 and -2·1; 1 + 0.9·(-2)
+    slow = Networks(Constant(0.0, 0.0), Linear([1.0, 1.0]), Constant(0.9, 0.0), Linear([3.0, -2.0]))
+    noise = {"epsilon": column(10.0)}
+    out = td3.TD3Config().critic_loss(slow, batch([1.0], [0.9], action=(0.5,)), noise, NO_MOMENTS)
+    assert out.metrics["target_mean"].item() == pytest.approx(-0.8)
+    torch.testing.assert_close(out.loss, torch.tensor([[1.3**2]]))  # both predict ½
+    # DDPG has one critic and no noise: 1 + 0.9·(3·0.9)
+    one = Networks(None, Linear([1.0]), Constant(0.9, 0.0), Linear([3.0]))
+    out = td3.DDPGConfig().critic_loss(one, batch([1.0], [0.9]), {}, NO_MOMENTS)
+    assert out.metrics["target_mean"].item() == pytest.approx(3.43)
+
+
+def test_td3s_policy_climbs_the_first_critic():
+    networks = Networks(Constant(0.5, 0.0), Linear([3.0, 100.0]), None, None)
+    out = td3.TD3Config().policy_loss(networks, batch([0.0], [0.0]), {}, NO_MOMENTS)
+    assert out.loss.item() == -1.5
+
+
+def test_nafs_target_is_the_slow_networks_value():
+    class Quadratic(Linear):
+        def value(self, x):
+            return x[..., 0] * 10.0
+
+    critics = Quadratic([2.0])
+    networks = Networks(None, critics, None, critics)
+    rows = batch([1.0], [0.5], action=(1.0,), next_obs=(0.4,))
+    out = naf.NAFConfig().critic_loss(networks, rows, {}, NO_MOMENTS)
+    # 1 + ½·4 = 3, predicted 2·1
+    assert out.metrics["target_mean"].item() == pytest.approx(3.0)
+    torch.testing.assert_close(out.loss, torch.tensor([[0.5]]))
+
+
+# -- The learner ---------------------------------------------------------------------------------
+
+
+def rollout(reward, *, action=0.0, terminated=False, truncated=False, obs=0.0, rows=6):
+    """Rows of one lane that all say the same; the last one ends as told."""
+    shape = (rows, 1)
+    ends = np.zeros(shape, np.bool_)
+    ended, cut = ends.copy(), ends.copy()
+    ended[-1], cut[-1] = terminated, truncated
+    return Rollout(
+        obs=np.full((rows + 1, 1, 1), obs, np.float32), first=np.zeros((rows + 1, 1), np.bool_),
+        action=np.full((rows, 1, 1), action, np.float32), reward=np.full(shape, reward, np.float32),
+        terminated=ended, truncated=cut,
+    )  # fmt: skip
+
+
+def learner(config, module=sac, spec=SPEC, seeds=1):
+    return module.make_learner(
+        dataclasses.replace(config, replay_size=64, batch_size=8, hidden=(8,), learning_starts=0),
+        spec,
+        1,
+        [np.random.SeedSequence([k]) for k in range(seeds)],
+        [np.random.default_rng(k) for k in range(seeds)],
+        CPU,
+    )
+
+
+def test_actions_reach_the_loss_in_units_of_one(monkeypatch):
+    seen = []
+    made = learner(sac.SACConfig())
+    whole = sac.SACConfig.critic_loss
+
+    def watched(self, networks, rows, noise, moments):
+        seen.append(rows.action)
+        return whole(self, networks, rows, noise, moments)
+
+    monkeypatch.setattr(sac.SACConfig, "critic_loss", watched)
+    made.observe(rollout(0.0, action=2.5))
+    made.update()
+    # of -2 .. 4 the middle is 1 and half the width 3: (2.5 - 1) / 3
+    torch.testing.assert_close(seen[0], torch.full((1, 8, 1), 0.5))
+
+
+def test_an_end_by_time_bootstraps_and_one_by_the_task_does_not():
+    config = sac.SACConfig(gamma=0.5)
+    for terminated, discounts in ((True, {0.0, 0.5}), (False, {0.5})):
+        made = learner(config)
+        made.observe(rollout(1.0, terminated=terminated, truncated=not terminated))
+        found = set()
+        for _ in range(20):
+            found |= set(made.replay.sample().discount.flatten().tolist())
+        assert found == discounts
+
+
+def test_the_policy_learns_at_every_second_update_and_so_do_targets():
+    made = learner(td3.TD3Config(), td3)
+    made.observe(rollout(1.0))
+    names = {"policy": made.fast["policy"], "critics": made.fast["critics"], **{
+        f"slow {name}": flat for name, flat in made.slow.items()
+    }}  # fmt: skip
+    moved = []
+    for _ in range(4):
+        before = {name: its.flat.clone() for name, its in names.items()}
+        made.update()
+        moved.append(
+            {name for name, its in names.items() if not torch.equal(its.flat, before[name])}
+        )
+    assert moved == [{"critics"}, set(names)] * 2
+
+
+def test_a_target_moves_by_tau():
+    made = learner(sac.SACConfig(target_tau=0.25))
+    made.observe(rollout(1.0))
+    slow = made.slow["critics"].flat.clone()
+    made.update()
+    torch.testing.assert_close(made.slow["critics"].flat, 0.75 * slow + 0.25 * made.online.flat)
+
+
+def test_crossq_absorbs_statistics_of_both_halves_and_of_the_policy():
+    made = learner(sac_named.CrossQConfig(policy_period=1))
+    made.observe(rollout(1.0, obs=3.0))
+    assert not made.slow
+    made.update()
+    first = made.networks.critics.mlp.layers[0]
+    # an observation of 3, and as many actions taken (-1/3: 0 of -2 .. 4) as drawn
+    assert first.mean[0, 0, 0].item() == pytest.approx(0.03, abs=1e-6)
+    assert first.mean[0, 0, 1].item() != 0.0
+    assert made.networks.policy.mlp.layers[0].mean.item() == pytest.approx(0.03, abs=1e-6)
+
+
+def test_a_temperature_is_learned_unless_it_is_fixed():
+    made = learner(sac.SACConfig())
+    made.observe(rollout(1.0))
+    made.update()
+    alpha = made.networks.policy.log_alpha
+    assert alpha.requires_grad
+    assert alpha.item() != 0.0  # α of 1 has moved
+    fixed = learner(sac.SACConfig(learn_alpha=False, alpha=0.2))
+    fixed.observe(rollout(1.0))
+    fixed.update()
+    assert fixed.networks.policy.log_alpha.item() == pytest.approx(math.log(0.2))
+
+
+def test_observations_are_normalised_by_what_came_so_far_and_actors_know():
+    made = learner(sac.SACConfig(normalise_obs=True))
+    rows = rollout(1.0)
+    rows.obs[:, 0, 0] = [
+        0.0,
+        2.0,
+        0.0,
+        2.0,
+        0.0,
+        2.0,
+        77.0,
+    ]  # the last one comes again as the next first
+    made.observe(rows)
+    params = made.params()
+    assert params.tensors["obs_mean"].item() == 1.0
+    # sample variance of three 0 and three 2: 6 / 5
+    assert params.tensors["obs_scale"].item() == pytest.approx(math.sqrt(5 / 6))
+    actor = sac.make_actor(made.hyper, SPEC, [np.random.default_rng(0)])
+    actor.load_params(params)
+    seen = actor._input(np.full((1, 3, 1), 3.0, np.float32))
+    torch.testing.assert_close(seen, torch.full((1, 3, 1), 2.0 * math.sqrt(5 / 6)))
+    torch.testing.assert_close(made._normalised(torch.full((1, 3, 1), 3.0)), seen)
+
+
+def test_actions_are_uniform_until_learning_starts_and_within_bounds_always():
+    config = sac.SACConfig(hidden=(8,), replay_size=300)
+    actor = sac.make_actor(config, SPEC, [np.random.default_rng(0)])
+    obs, first = np.zeros((1, 4_000, 1), np.float32), np.zeros((1, 4_000), np.bool_)
+    drawn, _, _ = actor.act(obs, first, {}, {}, True)
+    assert drawn.shape == (1, 4_000, 1)
+    assert drawn.dtype == np.float32
+    # uniform on -2 .. 4: mean 1, deviation 6 / √12 = 1.732, each to four standard errors
+    assert drawn.mean() == pytest.approx(1.0, abs=4 * 1.732 / math.sqrt(4_000))
+    assert drawn.std() == pytest.approx(1.732, abs=0.06)
+    made = learner(sac.SACConfig())
+    made.lane_steps = 5
+    assert made.params().scalars == {"uniform_actions": 0.0}
+    actor = sac.make_actor(made.hyper, SPEC, [np.random.default_rng(0)])
+    actor.load_params(made.params())
+    actor.policy.mlp.layers[-1].bias.fill_(50.0)  # tanh is 1 there
+    best, _, extras = actor.act(obs, first, {}, {}, False)
+    assert (best == 4.0).all()
+    assert extras["seen"] is obs
+    drawn, _, _ = actor.act(obs, first, {}, {}, True)
+    assert drawn.min() >= -2.0
+    assert drawn.max() <= 4.0
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"norm": "batch"}, "no-target-network"),
+        ({"target_network": False}, "norm batch"),
+        ({"target_critics": 3}, "at most critics = 2"),
+        ({"quantiles": 2, "dropped": 2}, "less than quantiles"),
+        ({"quantiles": 5, "target_critics": 1}, "pooled of all"),
+        ({"replay_size": 10}, "batch_size"),
+        ({"norm": "batch", "target_network": False, "dropout": 0.1}, "leave dropout"),
+    ],
+)
+def test_combinations_without_sense_are_refused(config, message):
+    with pytest.raises(BadValue, match=message):
+        sac.SACConfig(**config)
