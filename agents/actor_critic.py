@@ -75,8 +75,13 @@ class ActorCriticHyper(Protocol):
     def renorm_after(self) -> int: ...
 
     def draw(
-        self, networks: Networks, batch: Batch, generators: Sequence[torch.Generator]
-    ) -> Draws: ...
+        self,
+        networks: Networks,
+        batch: Batch,
+        generators: Sequence[torch.Generator],
+        policy_due: bool,
+    ) -> Draws:
+        """All that is random in the losses to come."""
 
     def critic_loss(
         self, networks: Networks, batch: Batch, noise: Draws, moments: Moments
@@ -192,7 +197,11 @@ class ActorCriticLearner:
 
     def draw(self, batch: Batch) -> Draws:
         """All that is random in the step to come."""
-        return self.hyper.draw(self.networks, batch, self.generators)
+        return self.hyper.draw(self.networks, batch, self.generators, self._policy_due())
+
+    def _policy_due(self) -> bool:
+        """Whether the next update is one of the policy too."""
+        return "policy" in self.fast and (self.updates + 1) % self.hyper.policy_period == 0
 
     def step(self, batch: Batch, drawn: Draws) -> Tensor:
         """The part that runs on the device only. Returns the seeds' mean losses, summed."""
@@ -202,7 +211,7 @@ class ActorCriticLearner:
         out = h.critic_loss(self.networks, batch, drawn, moments)
         total = self.optimizer.step(out.loss, share(batch), h.lr)
         self._metrics = {"loss": out.loss.detach(), **out.metrics}
-        if "policy" in self.fast and number % h.policy_period == 0:
+        if self._policy_due():
             own = h.policy_loss(self.networks, batch, drawn, moments)
             total = total + self.optimizers["policy"].step(own.loss, share(batch), h.policy_lr)
             self._of_policy = own.metrics

@@ -57,12 +57,29 @@ class GroupBatchRenorm(Layer):
         if moments is None:
             scale = torch.rsqrt(self.variance + EPS) * self.weight
             return torch.addcmul(self.bias - self.mean * scale, x, scale)
-        variance, mean = torch.var_mean(x, 1, correction=0, keepdim=True)
-        moments.found.append((self, mean.detach(), variance.detach()))
-        normal = (x - mean) * torch.rsqrt(variance + EPS)
+        weight: Tensor = self.weight
+        bias: Tensor = self.bias
         if moments.renorm:
-            moving = torch.rsqrt(self.variance + EPS)
-            r = ((variance.detach() + EPS).sqrt() * moving).clamp(1.0 / R_MAX, R_MAX)
-            d = ((mean.detach() - self.mean) * moving).clamp(-D_MAX, D_MAX)
-            normal = torch.addcmul(d, normal, r)
-        return torch.addcmul(self.bias, normal, self.weight)
+            with torch.no_grad():
+                _, mean, scale = _normal(x, torch.ones_like(weight), torch.zeros_like(bias))
+                moving = torch.rsqrt(self.variance + EPS)
+                r = (moving / scale).clamp(1.0 / R_MAX, R_MAX)
+                d = ((mean - self.mean) * moving).clamp(-D_MAX, D_MAX)
+            weight, bias = weight * r, torch.addcmul(bias, weight, d)
+        y, mean, scale = _normal(x, weight, bias)
+        moments.found.append((self, mean.detach(), scale.detach() ** -2 - EPS))
+        return y
+
+
+def _normal(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """``(x - μ_B) / σ_B · weight + bias`` [K, B, width], μ_B and ``1 / σ_B`` [K, 1, width]; a call a seed.
+
+    One operation and one for its gradient: of plain ones, a variance over rows takes twenty times as long.
+    """
+    seeds = zip(x.unbind(), weight.squeeze(1).unbind(), bias.squeeze(1).unbind(), strict=True)
+    parts = [
+        torch.native_batch_norm(rows, gain, shift, None, None, True, 0.0, EPS)
+        for rows, gain, shift in seeds
+    ]
+    y, mean, scale = (torch.stack(part) for part in zip(*parts, strict=True))
+    return y, mean.unsqueeze(1), scale.unsqueeze(1)

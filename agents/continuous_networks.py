@@ -19,6 +19,7 @@ from agents.layers import (
     Dropout,
     GroupLayerNorm,
     GroupLinear,
+    NarrowLinear,
     ReLU,
 )
 from agents.rules.actor_critic import quadratic_advantage, squashed_gaussian, triangular
@@ -27,6 +28,9 @@ LOG_STD = -20.0, 2.0
 """Bounds of a policy's log σ (Haarnoja et al. 2018, their code)."""
 GAIN = 1.0 / 3.0
 """Variance of initial weights times inputs: torch's own default, with which published scores were got."""
+
+
+NARROW = 8  # outputs up to which the last layer's weights lie in rows
 
 
 class MLP(nn.Module):
@@ -59,7 +63,8 @@ class MLP(nn.Module):
         for i, size in enumerate(hidden):
             if norm == "batch":
                 layers.append(GroupBatchRenorm(copies, width, device))
-            layers.append(GroupLinear(copies, width, size, device, GAIN, bf16))
+            stays = bf16 and norm == "none" and not dropout
+            layers.append(GroupLinear(copies, width, size, device, GAIN, bf16, stays))
             if dropout:
                 layers.append(Dropout(f"dropout{i}", size, dropout))
             if norm == "layer":
@@ -69,16 +74,22 @@ class MLP(nn.Module):
         if norm == "batch":
             layers.append(GroupBatchRenorm(copies, width, device))
         # two columns at least: of one, a batched product has other bits for a group than for a seed
-        layers.append(GroupLinear(copies, width, max(2, outputs), device, GAIN))
+        linear = NarrowLinear if outputs <= NARROW else GroupLinear
+        layers.append(linear(copies, width, max(2, outputs), device, GAIN))
         self.layers = nn.ModuleList(layers)
 
     def forward(
         self, x: Tensor, noise: Mapping[str, Tensor] = NO_NOISE, moments: Moments | None = None
     ) -> Tensor:
         """[copies, B, inputs] to [copies, B, outputs]."""
+        last = self.layers[-1]
         for layer in self.layers:
-            if isinstance(layer, GroupBatchRenorm):
+            if layer is last:
+                x = layer(x.to(torch.float32))
+            elif isinstance(layer, GroupBatchRenorm):
                 x = layer(x, moments)
+            elif isinstance(layer, ReLU):
+                x = torch.relu_(x)  # nobody needs what it was
             else:
                 x = layer(x, noise) if isinstance(layer, Dropout) else layer(x)
         return x[..., : self.outputs]
@@ -86,10 +97,10 @@ class MLP(nn.Module):
     def activations(self, x: Tensor) -> list[Tensor]:
         """What every ReLU gives, [copies, B, units] each."""
         found = []
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             x = layer(x)
             if isinstance(layer, ReLU):
-                found.append(x)
+                found.append(x.to(torch.float32))
         return found
 
     def masks(self) -> dict[str, int]:

@@ -96,10 +96,14 @@ class NAFConfig:
         raise NotImplementedError
 
     def draw(
-        self, networks: Networks, batch: Batch, generators: Sequence[torch.Generator]
+        self,
+        networks: Networks,
+        batch: Batch,
+        generators: Sequence[torch.Generator],
+        policy_due: bool,
     ) -> dict[str, torch.Tensor]:
         """Nothing is random in the loss."""
-        del networks, batch, generators
+        del networks, batch, generators, policy_due
         return {}
 
 

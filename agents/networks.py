@@ -22,6 +22,7 @@ from agents.layers import (
     GroupLayerNorm,
     GroupLinear,
     MapNorm,
+    NarrowLinear,
     NoisyLinear,
     ReLU,
 )
@@ -286,7 +287,7 @@ def is_image(spec: Spec) -> bool:
 def initialise(network: nn.Module, generators: Sequence[torch.Generator]) -> None:
     """Draw all weights, layer by layer, each seed's from its own generator."""
     for module in network.modules():
-        if isinstance(module, GroupLinear | GroupConv | NoisyLinear | GroupLSTM):
+        if isinstance(module, GroupLinear | NarrowLinear | GroupConv | NoisyLinear | GroupLSTM):
             module.reset(generators)
 
 

@@ -15,6 +15,7 @@ Deviations: one batch serves critics, policy and temperature.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -161,7 +162,7 @@ class SACConfig:
                 batch.discount.unsqueeze(-1),
                 soft_value(self._successor(q_t), log_pi.unsqueeze(-1), alpha.unsqueeze(-1)),
             )  # [K, B, 1 or numbers of a distribution]
-        mean, target = q_tm1.detach().mean((1, -1)), goal.mean(-1)
+        mean, target = self._mean(q_tm1.detach()).mean(1), self._mean(goal)
         metrics = {"td_error": (target - mean).abs(), "q_mean": mean, "target_mean": target}
         return LossOut(self._distance(q_tm1, goal), metrics)
 
@@ -196,6 +197,10 @@ class SACConfig:
         losses = quantile_huber(q_tm1, taus, goal.unsqueeze(1), None, 1.0)
         return losses.sum(1) / self.quantiles
 
+    def _mean(self, q: Tensor) -> Tensor:
+        """[K, E, B, Z] to [K, E, B]."""
+        return q.mean(-1) if self.quantiles else q.squeeze(-1)
+
     def policy_loss(
         self, networks: Networks, batch: Batch, noise: Draws, moments: Moments
     ) -> LossOut:
@@ -203,7 +208,7 @@ class SACConfig:
         policy = networks.policy
         own = moments if self.norm == "batch" else None
         action, log_pi = policy.sample(batch.obs, noise["epsilon_tm1"], own)
-        q = networks.critics(batch.obs, action, _masks(noise, "policy")).mean(-1)  # [K, E, B]
+        q = self._mean(networks.critics(batch.obs, action, _masks(noise, "policy")))
         value = q.amin(1) if self.policy_value == "min" else q.mean(1)
         alpha = policy.log_alpha.exp().detach()
         loss = -soft_value(value, log_pi, alpha)
@@ -216,7 +221,11 @@ class SACConfig:
     # -- What is random --------------------------------------------------------------------------
 
     def draw(
-        self, networks: Networks, batch: Batch, generators: Sequence[torch.Generator]
+        self,
+        networks: Networks,
+        batch: Batch,
+        generators: Sequence[torch.Generator],
+        policy_due: bool,
     ) -> dict[str, Tensor]:
         """Normal numbers [K, B, A] for both actions; the target's critics [K, M]; dropout's masks."""
         rows, size = batch.obs.shape[1], networks.policy.mlp.outputs // 2
@@ -230,21 +239,48 @@ class SACConfig:
             chosen = torch.stack(orders)[:, : self.target_critics]
             noise["chosen"] = chosen.to(batch.obs.device)
         if self.dropout:
-            counts = {
-                "online": self.critics,
-                "target": self.target_critics or self.critics,
-                "policy": self.critics,
-            }
-            for name, members in counts.items():
-                for layer, width in networks.critics.mlp.masks().items():
-                    masks = [self._mask((members, rows, width), g) for g in generators]
-                    noise[f"{name}.{layer}"] = torch.cat(masks).to(batch.obs.device)
+            widths = networks.critics.mlp.masks()
+            masks = self._draw_masks(widths, rows, generators, policy_due)
+            noise |= {name: mask.to(batch.obs.device) for name, mask in masks.items()}
         return noise
 
-    def _mask(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """1 / (1 - p) where a number stays and 0 where not."""
-        kept = torch.empty(shape, device=generator.device)
-        return kept.bernoulli_(1.0 - self.dropout, generator=generator).div_(1.0 - self.dropout)
+    def _draw_masks(
+        self,
+        widths: Mapping[str, int],
+        rows: int,
+        generators: Sequence[torch.Generator],
+        policy_due: bool,
+    ) -> dict[str, Tensor]:
+        """1 / (1 - p) where a number stays and 0 where not, [K M, B, width], by pass and layer."""
+        members = {
+            "online": self.critics,
+            "target": self.target_critics or self.critics,
+            **({"policy": self.critics} if policy_due else {}),
+        }
+        shapes = {
+            f"{of}.{layer}": (count, rows, width)
+            for of, count in members.items()
+            for layer, width in widths.items()
+        }
+        sizes = [math.prod(shape) for shape in shapes.values()]
+        each = [dropout_mask(sum(sizes), self.dropout, g) for g in generators]
+        kept = torch.stack(each) if len(each) > 1 else each[0].unsqueeze(0)
+        parts = zip(shapes.items(), torch.split(kept, sizes, 1), strict=True)
+        return {name: part.reshape(-1, *shape[1:]) for (name, shape), part in parts}
+
+
+def dropout_mask(size: int, rate: float, generator: torch.Generator) -> Tensor:
+    """[size] 1 / (1 - p) with probability 1 - p, else 0: by the gaps between zeros, which are geometric.
+
+    As many draws as there are zeros, and six standard deviations more, which in a thousand million masks
+    falls short once; where few are dropped that is a tenth of the time of a draw for each number.
+    """
+    zeros = size * rate
+    gaps = torch.empty(math.ceil(zeros + 6.0 * math.sqrt(zeros)) + 1, device=generator.device)
+    places = gaps.geometric_(rate, generator=generator).cumsum(0, dtype=torch.float64) - 1.0
+    mask = torch.full((size + 1,), 1.0 / (1.0 - rate), device=generator.device)
+    mask[places.clamp(max=size).to(torch.int64)] = 0.0  # those beyond the end share a place there
+    return mask[:size]
 
 
 def _masks(noise: Draws, of: str) -> Mapping[str, Tensor]:

@@ -114,9 +114,14 @@ class TD3Config:
         return LossOut(-q[:, 0, :, 0], {})
 
     def draw(
-        self, networks: Networks, batch: Batch, generators: Sequence[torch.Generator]
+        self,
+        networks: Networks,
+        batch: Batch,
+        generators: Sequence[torch.Generator],
+        policy_due: bool,
     ) -> dict[str, torch.Tensor]:
         """Normal numbers [K, B, A] for the target's actions."""
+        del policy_due
         if not self.smoothing:
             return {}
         shape = (batch.obs.shape[1], networks.policy.mlp.outputs)

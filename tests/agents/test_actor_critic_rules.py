@@ -40,6 +40,25 @@ def test_a_squashed_gaussian_is_torchs_transformed_normal(m0, s0, e0, m1, s1, e1
     torch.testing.assert_close(log_pi, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_the_gradient_by_hand_is_that_of_plain_operations():
+    generator = torch.Generator().manual_seed(0)
+    mean, log_std, epsilon, weights = (
+        torch.randn(7, 3, generator=generator, dtype=torch.float64) for _ in range(4)
+    )
+    inputs = mean.requires_grad_(), log_std.requires_grad_()
+
+    def total(action, log_pi):
+        return (action * weights).sum() + (log_pi * weights[:, 0]).sum()
+
+    found = torch.autograd.grad(total(*rules.squashed_gaussian(*inputs, epsilon)), inputs)
+    u = mean + log_std.exp() * epsilon
+    normal = torch.distributions.Normal(mean, log_std.exp())
+    # of a sample by ε: the density at u, whose own parameters count as well
+    log_pi = (normal.log_prob(u) - torch.log1p(-(torch.tanh(u) ** 2))).sum(-1)
+    expected = torch.autograd.grad(total(torch.tanh(u), log_pi), inputs)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_a_squashed_gaussian_far_out_is_finite():
     _, log_pi = rules.squashed_gaussian(torch.tensor([40.0, -40.0]), torch.zeros(2), torch.zeros(2))
     # log(1 - tanh²(u)) → 2 (log 2 - |u|) = -78.6137; twice, with two -½ log 2π

@@ -166,6 +166,24 @@ def test_nafs_target_is_the_slow_networks_value():
     torch.testing.assert_close(out.loss, torch.tensor([[0.5]]))
 
 
+@pytest.mark.parametrize("rate", [0.01, 0.5])
+def test_a_dropout_mask_is_of_independent_draws(rate):
+    size, times = 1_000, 400
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.stack([sac.dropout_mask(size, rate, generator) for _ in range(times)])
+    assert set(masks.unique().tolist()) == {0.0, masks.max().item()}
+    assert masks.max().item() == pytest.approx(1 / (1 - rate))
+    dropped = masks == 0
+    # of 400,000 draws; next to each other they know nothing of each other
+    deviation = math.sqrt(rate * (1 - rate) / (size * times))
+    assert dropped.float().mean().item() == pytest.approx(rate, abs=4 * deviation)
+    both = (dropped[:, 1:] & dropped[:, :-1]).float().mean().item()
+    assert both == pytest.approx(rate**2, abs=4 * math.sqrt(rate**2 / (size * times)))
+    for edge in (dropped[:, 0], dropped[:, -1]):
+        at_edge = math.sqrt(rate * (1 - rate) / times)
+        assert edge.float().mean().item() == pytest.approx(rate, abs=4 * at_edge)
+
+
 # -- The learner ---------------------------------------------------------------------------------
 
 
