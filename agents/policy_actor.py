@@ -51,7 +51,10 @@ class PolicyActor:
         self.spec, self.generators = spec, generators
         networks = [critics] if policy is None else [critics, policy]
         self.parameters = [FlatParameters(network.requires_grad_(False)) for network in networks]
-        self.critics, self.policy = networks[0], networks[-1]
+        self._critics, self.policy = networks[0], networks[-1]
+        self._unread: Tensor | None = (
+            None  # the critics' newest weights, until somebody asks for values
+        )
         self.uniform = True
         seeds = len(generators)
         self.centre, self.half = (
@@ -103,6 +106,18 @@ class PolicyActor:
         rows = normalised(obs.reshape(*obs.shape[:2], -1), self.mean, self.scale)
         return torch.from_numpy(rows)
 
+    @property
+    def critics(self) -> Any:
+        """The critics, with the weights that were published last."""
+        self._read()
+        return self._critics
+
+    def _read(self) -> None:
+        if self._unread is not None:
+            own = self.parameters[0].flat
+            own.copy_(self._unread.reshape(own.shape))
+            self._unread = None
+
     def members(self, seen: Array) -> Array:
         """What each critic expects of the policy's best action at observations [K, n, ...]: [K, E, n, 1]."""
         with torch.inference_mode():
@@ -122,12 +137,14 @@ class PolicyActor:
             return [layer.numpy() for layer in self.critics.activations(x, self.policy.mode(x))]
 
     def load_params(self, params: Params) -> None:
-        """Copy the weights, and take statistics and units."""
-        flat, begin = params.tensors["flat"], 0
-        for own in (each.flat for each in self.parameters):
-            end = begin + own.numel() // len(flat)
-            own.copy_(flat[:, begin:end].reshape(own.shape))
-            begin = end
+        """Copy the policy's weights, and take statistics and units; acting needs no critics."""
+        flat = params.tensors["flat"]
+        width = self.parameters[0].flat.numel() // len(flat)
+        self._unread = flat[:, :width]
+        if len(self.parameters) > 1:
+            self.parameters[1].flat.copy_(flat[:, width:])
+        else:
+            self._read()  # they hold the policy
         self.centre, self.half = (
             params.tensors[name].numpy()[:, None] for name in ("action_centre", "action_half")
         )

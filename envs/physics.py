@@ -91,6 +91,8 @@ def make(
     with mujoco_setup.no_deprecations():
         model = mujoco.MjModel.from_xml_path(str(ASSETS / task.xml))
     set_model(model, take(env_id, dict(options)))
+    # numbers that ran away are to be seen and named; MuJoCo would begin the lane anew and say nothing
+    model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
     return PhysicsEnv(env_id, mujoco, model, task, num_envs, seed, limit, threads)
 
 

@@ -278,6 +278,13 @@ def bench_compare() -> Iterator[Row]:
     return bench_compare.comparing()
 
 
+def bench_continuous() -> Iterator[Row]:
+    """SAC on HalfCheetah beside Stable-Baselines3's, beside its products alone, and its family."""
+    from runners import bench_continuous
+
+    return bench_continuous.continuous()
+
+
 SIMULATORS = "simulators"
 SUBJECTS: dict[str, Callable[[], Iterable[Row]]] = {
     "help": bench_help,
@@ -289,6 +296,7 @@ SUBJECTS: dict[str, Callable[[], Iterable[Row]]] = {
     "pipeline": bench_pipeline,
     "pixels": bench_pixels,
     "sb3": bench_sb3,
+    "continuous": bench_continuous,
     "compare": bench_compare,
     "solve": bench_solve,
 }

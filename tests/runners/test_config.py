@@ -291,6 +291,26 @@ def test_agents_have_to_fit_the_environment():
         check_fit(toy(), continuous)
 
 
+def box_of_actions(low=-1.0, high=1.0, dtype=np.float32, obs_shape=(3,), num_states=0):
+    bounds = np.full(1, low, dtype), np.full(1, high, dtype)
+    obs_dtype = np.int64 if num_states else np.float32
+    return Spec(obs_shape, obs_dtype, num_states, 0, (1,), dtype, *bounds)
+
+
+def test_continuous_agents_take_rows_of_bounded_numbers():
+    config = make_config("sac", "Pendulum-v1")
+    check_fit(config, box_of_actions())
+    for spec, message in (
+        (Spec((4,), np.float32, 0, 2), "sac takes continuous actions; Pendulum-v1's are discrete"),
+        (box_of_actions(-np.inf), "actions within bounds; Pendulum-v1's have none"),
+        (box_of_actions(0, 3, np.int32), "actions of floats"),
+        (box_of_actions(obs_shape=(96, 96, 3)), "shows images"),
+        (box_of_actions(obs_shape=(), num_states=5), "states by number"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            check_fit(config, spec)
+
+
 # -- Presets ---------------------------------------------------------------------------------------
 
 

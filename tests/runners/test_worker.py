@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -332,3 +333,18 @@ def test_a_scheduled_reset_truncates_what_has_not_ended(p_end):
     after = made.collect(Plan(2, None), 0)
     assert after.first.tolist() == [[False] * 3, [True] * 3, [False] * 3]
     assert not after.reward[0].any()
+
+
+def test_physics_that_ran_away_is_named(tmp_path, monkeypatch):
+    """MuJoCo would put the lane back to its start, and say so in a file that nobody reads."""
+    pytest.importorskip("mujoco")
+    from runners.group import make_setting, make_worker
+    from runners.resolve import make_config
+
+    monkeypatch.chdir(tmp_path)  # where MuJoCo writes that file
+    setting = make_setting(make_config("sac", "Hopper-v5", lanes=2, steps=1_000))
+    with closing(make_worker(setting, [0])) as worker:
+        worker.collect(Plan(1, None), 0)
+        worker.blocks[0].env.env.unwrapped._data[1].qvel[0] = np.nan
+        with pytest.raises(SimulatorError, match="Hopper-v5: lane 1, step 1: the reward is nan"):
+            worker.collect(Plan(1, None), 0)
