@@ -143,6 +143,8 @@ _SWING_UP: Settings = {
     "steps": 10_000, "eval_every": 1_000, "hidden": (64, 64), "batch_size": 128, "lr": 1e-3,
     "policy_lr": 1e-3, "learning_starts": 1_000, "replay_size": 10_000,
 }  # fmt: skip
+# A value of a hundred steps ahead is a hundred times 1 / tau updates away.
+_BALANCE: Settings = {**_SWING_UP, "target_tau": 0.02}
 _MANY_UPDATES: Mapping[str, Settings] = {
     "redq": {"steps": 5_000, "replay_ratio": 5.0, "policy_period": 5},
     "droq": {"steps": 5_000, "replay_ratio": 5.0, "policy_period": 5},
@@ -314,11 +316,11 @@ PRESETS: Mapping[tuple[str, str], Settings] = {
     **{
         (agent, env): {
             name: value
-            for name, value in {**_SWING_UP, **_MANY_UPDATES.get(agent, {})}.items()
+            for name, value in {**table, **_MANY_UPDATES.get(agent, {})}.items()
             if agent != "naf" or name != "policy_lr"
         }
         for agent in _CONTINUOUS
-        for env in ("Pendulum-v1", "InvertedPendulum-v5")
+        for env, table in (("Pendulum-v1", _SWING_UP), ("InvertedPendulum-v5", _BALANCE))
     },
     **{
         (agent, env): table
