@@ -101,7 +101,10 @@ def parse_train(argv: Sequence[str]) -> Train:
     options = Options(
         **{f.field: values.pop(f.field) for f in flags.values() if f.group == "other"}
     )
-    lag_is_told = values["async_"] or "lag" in given or "lag" in flatten(base)
+    if options.ray:
+        values["source"] = "ray"
+    free = values["async_"] or values["source"] == "ray"
+    lag_is_told = free or "lag" in given or "lag" in flatten(base)
     entry = agent_entry(agent)
     if options.workers and not (lag_is_told or entry.tabular or entry.own_loop):
         # in processes of their own they may as well simulate while the learner learns

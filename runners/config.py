@@ -69,8 +69,8 @@ class RunConfig:
     """lanes in one vector environment; 0: all of them"""
     backend: str
     """what simulates: auto, or one that the environment has"""
-    source: Literal["local", "fused"]
-    """where rollouts come from: auto, local or fused"""
+    source: Literal["local", "fused", "ray"]
+    """where rollouts come from: auto, local, fused, or ray, which --ray sets"""
     lag: Literal[0, 1] = 0
     """rollouts between the parameters that act and the newest"""
     async_: bool = False
@@ -135,6 +135,10 @@ def _check_source(config: RunConfig) -> None:
             raise BadInput(f"block_size: a fused source has one block, of all {config.lanes} lanes")
         if config.ahead:
             raise BadInput("lag: got 1, takes 0: a fused source acts with the newest table")
+    elif config.source == "ray" and not config.async_:
+        raise BadInput(
+            "async: got false, takes true: workers of a Ray cluster do not wait for each other"
+        )
     elif tabular and config.rollout_length != 1:
         raise BadInput(
             f"rollout_length: got {config.rollout_length}, takes 1: a tabular agent learns at every "
@@ -373,6 +377,8 @@ class Options:
     """train twice, once with a stop in between, and compare the bits"""
     workers: Annotated[int, at_least(0)] = 0
     """processes that simulate, at lag 1 unless --lag says 0; 0: this process simulates"""
+    ray: str = ""
+    """Ray cluster that the workers run on, --async: auto, HOST:PORT, or local, a node of its own"""
     tensorboard: bool = False
     """write TensorBoard files too"""
     quiet: bool = False

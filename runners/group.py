@@ -191,6 +191,8 @@ def make_source(
 ) -> Source:
     """The source that the configuration names; with ``workers``, processes of their own.
 
+    Those of a Ray source are on the cluster that this process is connected to.
+
     ``say`` is told of workers that are replaced, and reports of simulators that crash go into ``folder``.
     It counts its seconds in ``times``.
 
@@ -208,6 +210,11 @@ def make_source(
         ]
         threads = min(len(seeds), cores())
         return FusedSource(seeds, simulators, learner, c.rollout_length, threads, times)  # type: ignore[arg-type]
+    blocks = len(seeds) * (c.lanes // c.block_size)  # of a group that seeds have left, fewer
+    if c.source == "ray":
+        from runners.sources.ray import RaySource
+
+        return RaySource(c, seeds, min(workers, blocks), say, times or Times())
     if not workers:
         overlaps = bool(c.lag and setting.overlaps)
         with limited(cores() - c.threads if overlaps else cores()):
@@ -215,7 +222,6 @@ def make_source(
         return LocalSource(worker, c.lag, overlaps, times)
     from runners.sources.process import ProcessSource
 
-    blocks = len(seeds) * (c.lanes // c.block_size)  # of a group that seeds have left, fewer
     return ProcessSource(
         c,
         seeds,
@@ -229,7 +235,7 @@ def make_source(
     )
 
 
-def check_workers(setting: Setting, seeds: int, workers: int) -> None:
+def check_workers(setting: Setting, seeds: int, workers: int, ray: str = "") -> None:
     """Refuse workers where they are no use, or more than the smallest group of seeds has blocks."""
     c = setting.config
     if workers and AGENTS[c.agent].own_loop:
@@ -241,6 +247,10 @@ def check_workers(setting: Setting, seeds: int, workers: int) -> None:
             f"workers: {c.agent} learns at every step, before the next; workers are for agents that learn "
             "from rollouts: leave --workers out"
         )
+    if c.source == "ray":
+        _check_ray(workers, ray)
+    elif ray:
+        raise BadInput(f"ray: got {ray!r}, but the rollouts' source is {c.source}; leave --ray out")
     if c.async_ and not workers:
         raise BadInput("async: takes --workers 1 or more; this process alone works in lockstep")
     seeds = seeds % setting.group_size or setting.group_size
@@ -252,6 +262,13 @@ def check_workers(setting: Setting, seeds: int, workers: int) -> None:
             f"workers: got {workers}, takes at most {blocks}: each steps whole blocks, of {c.block_size} "
             f"lanes; {hint}"
         )
+
+
+def _check_ray(workers: int, ray: str) -> None:
+    if not ray:
+        raise BadInput("ray: the rollouts come from a Ray cluster; say which, as in --ray auto")
+    if not workers:
+        raise BadInput("ray: takes --workers 1 or more, which run on the cluster")
 
 
 def _sample(setting: Setting) -> Slot:

@@ -79,6 +79,8 @@ def resolve(agent: str, env: str, settings: Mapping[str, Any]) -> RunConfig:
     run["device"] = _device(run["device"], entry)
     if run["source"] == "auto":
         run["source"] = "fused" if entry.fused and run["backend"] == "tabular" else "local"
+    if run["source"] == "ray":
+        run["async_"] = True
     if run["async_"] and not run["max_lag"]:
         run["max_lag"] = MAX_LAG
     hyper = make_hyper(agent, rest)

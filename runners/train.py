@@ -33,6 +33,7 @@ def run(
     console: Console | None = None,
     stop_asked: Callable[[], int] = lambda: 0,
     workers: int = 0,
+    ray: str = "",
 ) -> RunFolder:
     """Train the seeds of a configuration that are not trained yet, and summarise the run.
 
@@ -48,9 +49,12 @@ def run(
         stop_asked: gives the number of the signal that asks the run to stop, else 0.
         workers: processes that simulate; 0: this one does. A program that asks for some has its main part
             under ``if __name__ == "__main__":``, for they import it.
+        ray: address of the Ray cluster that they run on, where the configuration's source is ray. Of a
+            program that is connected to one already that one is taken.
 
     Raises:
-        BadInput, NoCheckpoint, DiskFault, RunFailed, Stopped, SimulatorError: see `runners.errors`.
+        BadInput, NoCheckpoint, DiskFault, RunFailed, Stopped, SimulatorError, WorkerLost: see
+            `runners.errors`.
     """
     from runners import group as groups
     from runners import run_folder
@@ -58,6 +62,7 @@ def run(
     from runners.console import SilentConsole
     from runners.crash_report import reported
     from runners.memory_plan import check_memory
+    from runners.ray_cluster import connected
     from runners.resolve import threshold as threshold_of
     from runners.run_group import train_group as train_ours
     from runners.summary import summarise
@@ -74,7 +79,7 @@ def run(
 
     with reported(folder_of_run, config):
         setting = groups.make_setting(config)
-    groups.check_workers(setting, len(seeds), workers)
+    groups.check_workers(setting, len(seeds), workers, ray)
     entry, train_group = agent_entry(config.agent), train_ours
     if entry.own_loop:
         from runners.sb3 import train as theirs
@@ -84,15 +89,15 @@ def run(
     elif entry.gradient:  # tables are small, and want no replay
         check_memory(setting, len(seeds), console)
     threshold = threshold_of(config.env)
-    if fresh:
-        run_folder.set_aside(out, run_name(config))
     if tensorboard:
         from runners.tensorboard import require
 
         require()
-    folder = run_folder.create_run(out, run_name(config), to_json(config))
-    folder.record_start(sys.argv, seeds=list(seeds))
-    with torch_set(config.threads, config.fast_matmul):
+    with connected(ray), torch_set(config.threads, config.fast_matmul):
+        if fresh:
+            run_folder.set_aside(out, run_name(config))
+        folder = run_folder.create_run(out, run_name(config), to_json(config))
+        folder.record_start(sys.argv, seeds=list(seeds))
         for group in plan_groups(folder, seeds, setting.group_size):
             console.start(f"{config.agent} on {config.env}", config.steps, group.seeds)
             try:
@@ -231,6 +236,7 @@ def main(argv: Sequence[str]) -> int:
             console=console,
             stop_asked=SignalFlag(),
             workers=options.workers,
+            ray=options.ray,
         )
         drawn = curve.finish()
     if not drawn:

@@ -52,3 +52,15 @@ def joined(states: Sequence[State]) -> State:
         else np.concatenate([state[name] for state in states])
         for name, value in states[0].items()
     }
+
+
+def beside(states: Sequence[State]) -> State:
+    """What the actors of all workers remember at row 0: side by side, by block position."""
+    first = states[0]
+    if len(states) == 1 or not first:
+        return first
+    found: State = {}
+    for state in states:
+        for b, remembered in state.items():
+            found.setdefault(b, []).append(remembered)
+    return {b: joined(parts) for b, parts in found.items()}

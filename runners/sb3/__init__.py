@@ -58,6 +58,7 @@ def check_settings(config: RunConfig) -> None:
     """
     name = config.agent
     takes: Mapping[str, tuple[Any, str]] = {
+        "source": ("local", "it simulates in this process"),
         "async_": (False, "it simulates in this process"),
         "lag": (0, "it acts with the newest parameters"),
         "block_size": (1, "it steps every lane by itself"),

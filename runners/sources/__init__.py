@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from agents.contract import Params, Rollout, State
@@ -15,6 +15,17 @@ class Plan(NamedTuple):
     rows: int  # at most the rollout length; fewer where something is due earlier
     checkpoint: int | None  # the number of the scheduled checkpoint that follows, if one does
     following: Plan | None = None  # what comes after it; None where the source is to be at rest
+
+
+def due(plan: Plan, ahead: int, begun: int) -> Iterator[Plan]:
+    """What may be begun now: the next rollout and ``ahead`` more, without the first ``begun`` of them."""
+    chain: Plan | None = plan
+    for position in range(ahead + 1):
+        if chain is None:
+            return
+        if position >= begun:
+            yield chain
+        chain = chain.following
 
 
 class Simulating(Protocol):

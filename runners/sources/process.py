@@ -26,21 +26,19 @@ from envs.contract import SimulatorError
 from envs.lane_processes import RemoteTraceback
 from runners import crash_report, journal
 from runners.config import RunConfig
-from runners.errors import WorkerLost
 from runners.slots import Layout, Slot
-from runners.sources import Plan
+from runners.sources import Plan, due
+from runners.sources.lives import Lives
 from runners.sources.member import Lost, Member, end
 from runners.sources.orders import Collect, Failed, Keep, Load, Order, Save, Task
-from runners.sources.shared import Board, SharedBytes, chunks, nbytes
+from runners.sources.shared import Board, SharedBytes, blocks_of, chunks, nbytes
 from runners.sources.worker_process import slots_in
 from runners.timing import Times
-from runners.worker_state import divided, joined, merged
+from runners.worker_state import beside, divided, merged
 
 TICK = 0.5  # seconds between two looks at who hangs
 CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGABRT, signal.SIGFPE}
 CLOSE_LIMIT = 1.0  # seconds that the processes have to end by themselves
-LIVES = 3  # replacements until ...
-REGAIN = 100  # ... rollouts handed over, which win one back
 
 
 class ProcessSource:
@@ -87,7 +85,7 @@ class ProcessSource:
         self.issued = 0  # the number after the last rollout that was ordered
         self.publishes = 0
         self.replaced = 0
-        self.lives = float(LIVES)
+        self.lives = Lives("see what the simulator does")
         self.members: list[Member] = []
         atexit.register(self.close)  # Python waits for processes that were not ended
         try:
@@ -132,26 +130,22 @@ class ProcessSource:
         self.times.lap("wait")
         parts = [member.done.popleft() for member in self.members]
         self.number += 1
-        self.lives = min(LIVES, self.lives + 1 / REGAIN)
+        self.lives.regain()
         for part in parts:
             self.times.add(part.seconds)
         self.times.lap("transfer")
         slot = self.slots[number % len(self.slots)]
-        actor_state = _beside([part.actor_state for part in parts])
+        actor_state = beside([part.actor_state for part in parts])
         return slot.rollout(plan.rows, actor_state, min(part.version for part in parts))
 
     def _order(self, plan: Plan) -> None:
         """This one and those that follow, as many ahead as the lag allows and the clock foresees."""
-        chain: Plan | None = plan
-        for number in range(self.number, self.number + self.ahead + 1):
-            if chain is None:
-                return
-            if number == self.issued:
-                acts = None if self.config.async_ else max(0, number - self.config.lag)
-                for member in self.members:
-                    member.send(Collect(number, chain._replace(following=None), acts))
-                self.issued += 1
-            chain = chain.following
+        for ordered in due(plan, self.ahead, self.pending):
+            number = self.issued
+            acts = None if self.config.async_ else max(0, number - self.config.lag)
+            for member in self.members:
+                member.send(Collect(number, ordered._replace(following=None), acts))
+            self.issued += 1
 
     # -- Watching ------------------------------------------------------------------------------
 
@@ -178,21 +172,10 @@ class ProcessSource:
         """Another process for the same blocks, which begin new episodes."""
         member.kill()
         self.replaced += 1
-        self.lives -= 1
         told = f"worker {member.task.index}: {why}{self._crash(member, why)}"
-        if self.lives < 0:
-            raise WorkerLost(
-                f"{told}; workers were replaced too often, {self.replaced - 1} times: see what the "
-                "simulator does"
-            )
-        columns = member.task.columns
-        which = (
-            f"blocks {columns[0]}-{columns[-1]} begin"
-            if columns[1:]
-            else f"block {columns[0]} begins"
-        )
-        self.say(f"{told}; replaced, its {which} new episodes")
-        for column in range(len(columns)):
+        self.lives.lose(told, self.replaced - 1)
+        self.say(f"{told}; replaced, its {blocks_of(member.task.columns)} new episodes")
+        for column in range(len(member.task.columns)):
             member.task.journal(column).header[:] = 0  # those who come were asked for nothing yet
         # the number of all replacements: no block draws from the same seeds twice
         anew = Member(replace(member.task, life=self.replaced))
@@ -296,15 +279,3 @@ class ProcessSource:
         self.members = []
         for memory in (self.memory, self.board.memory, self.beats, self.journals):
             memory.close()
-
-
-def _beside(states: Sequence[State]) -> State:
-    """What the actors of all workers remember at row 0: side by side, by block position."""
-    first = states[0]
-    if len(states) == 1 or not first:
-        return first
-    found: State = {}
-    for state in states:
-        for b, remembered in state.items():
-            found.setdefault(b, []).append(remembered)
-    return {b: joined(parts) for b, parts in found.items()}

@@ -177,3 +177,14 @@ def chunks(count: int, parts: int) -> list[range]:
     """``0..count-1`` in consecutive parts, whose lengths differ by at most one."""
     ends = [count * i // parts for i in range(parts + 1)]
     return [range(a, b) for a, b in itertools.pairwise(ends)]
+
+
+def blocks_of(columns: range) -> str:
+    """The subject and verb of a sentence on these blocks of a group, that they begin.
+
+    >>> blocks_of(range(2, 4)), blocks_of(range(4, 5))
+    ('blocks 2-3 begin', 'block 4 begins')
+    """
+    if len(columns) == 1:
+        return f"block {columns[0]} begins"
+    return f"blocks {columns[0]}-{columns[-1]} begin"

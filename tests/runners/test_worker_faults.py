@@ -13,7 +13,8 @@ from envs.contract import SimulatorError
 from runners import crash_report, journal, seeding, train
 from runners import group as groups
 from runners.errors import WorkerLost
-from runners.sources import member, process
+from runners.sources import lives as budget
+from runners.sources import member
 from tests.runners import faulty
 from tests.runners.test_process_source import Run
 
@@ -78,7 +79,7 @@ def check(run, rows, workers, deaths, lost=ROWS):
     ids=["rows", "everywhere"],
 )
 def test_a_worker_that_dies_at_its_points_is_replaced(faults, told, monkeypatch):
-    monkeypatch.setattr(process, "LIVES", 10)
+    monkeypatch.setattr(budget, "LIVES", 10)
     monkeypatch.setattr(member, "HANG_LIMIT", 1.0)
     slow = "worker.row@1.*:30:delay"  # the other one, which is not taken for dead
     monkeypatch.setenv("QLAB_FAULT", ";".join([*faults, slow]))
@@ -95,7 +96,7 @@ def test_a_worker_that_dies_at_its_points_is_replaced(faults, told, monkeypatch)
 def test_a_sweep_over_a_worker_s_first_points(told, monkeypatch):
     """Each life dies one point later: at its start, ready, in each row of a rollout, and around the answer."""
     lives = 13
-    monkeypatch.setattr(process, "LIVES", lives)
+    monkeypatch.setattr(budget, "LIVES", lives)
     monkeypatch.setenv("QLAB_FAULT", ";".join(f"worker.*@1.{n}:{n + 1}" for n in range(lives)))
     with Run(2, **KEYS) as run:
         run.go(40)
@@ -148,7 +149,7 @@ def test_async_workers_that_die_keep_the_replay_ratio(told, monkeypatch):
 def test_a_worker_that_talks_nonsense_is_replaced(told, monkeypatch):
     monkeypatch.setattr(member, "main", faulty.babble)
     monkeypatch.setattr(member, "HANG_LIMIT", 1.0)
-    monkeypatch.setattr(process, "LIVES", 10)
+    monkeypatch.setattr(budget, "LIVES", 10)
     with Run(2, **KEYS) as run:
         run.go(40)
         check(run, 314, 2, [0] * len(faulty.NO_ANSWERS), lost=2 * ROWS)  # one was ahead
@@ -196,7 +197,7 @@ def test_the_report_is_of_the_block_that_killed_the_process(tmp_path, monkeypatc
     """The first block dies in its first step; the others have been reset for that step, no more."""
     make = groups.make_source
     monkeypatch.setattr(groups, "make_source", lambda *given: make(*given, folder=lambda: tmp_path))
-    monkeypatch.setattr(process, "LIVES", 0)
+    monkeypatch.setattr(budget, "LIVES", 0)
     with Run(1, **KEYS, env_options={"fault": "segv"}) as run, pytest.raises(WorkerLost):
         run.go(1)
     report = crash_report.read(tmp_path / "crash-1.json")
