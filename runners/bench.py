@@ -264,6 +264,13 @@ def bench_pipeline() -> Iterator[Row]:
     return bench_pipeline.pipeline()
 
 
+def bench_ray() -> Iterable[Row]:
+    """Rollouts of 564 KB from Ray actors beside those of async worker processes."""
+    from runners import bench_ray
+
+    return bench_ray.beside_processes()
+
+
 def bench_pixels() -> list[Row]:
     """An update of DQN on images, in float32 and in bfloat16, frames as they are and as lz4 blocks."""
     from runners import bench_family
@@ -294,6 +301,7 @@ SUBJECTS: dict[str, Callable[[], Iterable[Row]]] = {
     "family": bench_family,
     "replay": bench_replay,
     "pipeline": bench_pipeline,
+    "ray": bench_ray,
     "pixels": bench_pixels,
     "sb3": bench_sb3,
     "continuous": bench_continuous,

@@ -58,7 +58,7 @@ def pipeline() -> Iterator[Row]:
     yield from breakout()
 
 
-def _dqn(**settings: Any) -> RunConfig:
+def dqn(**settings: Any) -> RunConfig:
     from runners.resolve import make_config
 
     plain = {"double": False, "n_step": 1, "steps": 10**7, "replay_size": 20_000}
@@ -69,7 +69,7 @@ def _dqn(**settings: Any) -> RunConfig:
     return make_config("dqn", GAME, **{**plain, **asked, **settings})
 
 
-class _Timed:
+class Timed:
     """A loop that learns already: its steps a second, and how much of the time it waits for rollouts."""
 
     def __init__(self, config: RunConfig, workers: int = 0) -> None:
@@ -124,15 +124,15 @@ def breakout() -> Iterator[Row]:
     fast, low = {"compile": True, "fast_matmul": True}, {"bf16": True}
     half = {"block_size": LANES // 2}
     sources = {
-        "local, lag 0": (_Timed(_dqn()), plain),
-        "overlap, lag 1": (_Timed(_dqn(lag=1)), plain),
-        "lockstep, 2 workers, lag 1": (_Timed(_dqn(lag=1, **half), 2), plain),
-        "async, 2 workers, lag up to 4": (_Timed(_dqn(async_=True, max_lag=4, **half), 2), plain),
-        "overlap, lag 1, compiled, fast products": (_Timed(_dqn(lag=1, **fast)), fast),
-        "overlap, lag 1, bf16": (_Timed(_dqn(lag=1, **low)), low),
+        "local, lag 0": (Timed(dqn()), plain),
+        "overlap, lag 1": (Timed(dqn(lag=1)), plain),
+        "lockstep, 2 workers, lag 1": (Timed(dqn(lag=1, **half), 2), plain),
+        "async, 2 workers, lag up to 4": (Timed(dqn(async_=True, max_lag=4, **half), 2), plain),
+        "overlap, lag 1, compiled, fast products": (Timed(dqn(lag=1, **fast)), fast),
+        "overlap, lag 1, bf16": (Timed(dqn(lag=1, **low)), low),
     }
     # loops of their own: updates out of turn would be owed less of later
-    alone = [_Timed(_dqn(**settings)) for settings in (plain, fast, low)]
+    alone = [Timed(dqn(**settings)) for settings in (plain, fast, low)]
     simulator = alone[0].loop
     works: list[Callable[[], float]] = [
         _theirs(),

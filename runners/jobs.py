@@ -90,6 +90,64 @@ class Event(NamedTuple):
     outcome: Outcome | None = None
 
 
+class Process(Protocol):
+    """What is under way of a job; on this machine, or on another one."""
+
+    @property
+    def pid(self) -> int:
+        """Its number where it runs; 0: not known yet."""
+
+    def poll(self) -> int | None:
+        """Its exit status, minus the signal that ended it; None while it runs."""
+
+    def terminate(self) -> None:
+        """Ask it to save and leave."""
+
+    def kill(self) -> None:
+        """End it, and all that it has started, now."""
+
+
+Start = Callable[[Sequence[str], Path], Process]
+"""From an argument list, and a file for all that it says, to what runs."""
+
+
+class Here:
+    """A process of this machine, in a group of its own, which ends with this one."""
+
+    def __init__(self, argv: Sequence[str], log: Path) -> None:
+        """Begin it."""
+        command = list(argv)
+        if sys.platform == "linux":
+            # without a site, in isolation: a sixth of what a start of Python takes otherwise
+            launcher = [sys.executable, "-I", "-S", with_parent.__file__, str(os.getpid())]
+            command = [*launcher, *command]
+        with disk(log), log.open("ab") as file:
+            self.process = subprocess.Popen(
+                command,
+                env={**os.environ, **ONE_THREAD, **SPEAK},
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # a terminal's Ctrl-C is ours to pass on
+            )
+        self.pid = self.process.pid
+
+    def poll(self) -> int | None:
+        """Once it has ended, nothing of its group is left either."""
+        code = self.process.poll()
+        if code is not None:
+            leave_nothing(self.pid)
+        return code
+
+    def terminate(self) -> None:
+        """Itself alone: it knows what its own processes are for."""
+        self.process.terminate()
+
+    def kill(self) -> None:
+        """With its group."""
+        signal_group(self.pid, signal.SIGKILL)
+
+
 class Watcher(Protocol):
     """Is told how jobs get on."""
 
@@ -117,7 +175,7 @@ class _Attempt:
     before: float = 0.0  # seconds of earlier attempts
     log_start: int = 0  # where this attempt's words begin
     began: float = 0.0
-    process: subprocess.Popen[bytes] | None = None
+    process: Process | None = None
     asked: Literal["", "timeout", "stopped"] = ""  # why it was told to leave
     kill_at: float = math.inf
 
@@ -141,6 +199,7 @@ class Supervisor:
         grace: seconds between SIGTERM and SIGKILL for a job that has to leave.
         stop_asked: gives the number of the signal that asks us to stop, else 0.
         watcher: is told how jobs get on.
+        start: how a job is begun; here, where nobody says otherwise.
     """
 
     logs: Path
@@ -149,6 +208,7 @@ class Supervisor:
     grace: float = GRACE_SECONDS
     stop_asked: Callable[[], int] = lambda: 0
     watcher: Watcher = field(default_factory=Unwatched)
+    start: Start = Here
 
     def __post_init__(self) -> None:
         self.at_once = self.at_once or cores()
@@ -242,21 +302,9 @@ class Supervisor:
 
     def _start(self, attempt: _Attempt) -> None:
         path = self._log(attempt.job)
-        command = list(attempt.job.argv)
-        if sys.platform == "linux":
-            # without a site, in isolation: a sixth of what a start of Python takes otherwise
-            launcher = [sys.executable, "-I", "-S", with_parent.__file__, str(os.getpid())]
-            command = [*launcher, *command]
-        with disk(path), path.open("ab") as log:
-            attempt.log_start = log.tell()
-            attempt.process = subprocess.Popen(
-                command,
-                env={**os.environ, **ONE_THREAD, **SPEAK},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # a terminal's Ctrl-C is ours to pass on
-            )
+        with disk(path):
+            attempt.log_start = path.stat().st_size if path.exists() else 0
+        attempt.process = self.start(attempt.job.argv, path)
         attempt.began = time.monotonic()
 
     def _look_at_running(self) -> list[tuple[_Attempt, int]]:
@@ -266,10 +314,9 @@ class Supervisor:
             assert attempt.process is not None
             code = attempt.process.poll()
             if code is not None:
-                leave_nothing(attempt.process.pid)
                 found.append((attempt, code))
             elif time.monotonic() >= attempt.kill_at:
-                signal_group(attempt.process.pid, signal.SIGKILL)
+                attempt.process.kill()
             elif attempt.seconds >= attempt.job.timeout and not attempt.asked:
                 self._ask(attempt, "timeout")
         return found
@@ -278,7 +325,7 @@ class Supervisor:
         if attempt.asked or attempt.process is None:
             return
         attempt.asked, attempt.kill_at = why, time.monotonic() + self.grace
-        attempt.process.terminate()  # itself alone: it knows what its own processes are for
+        attempt.process.terminate()
 
     def _judge(self, attempt: _Attempt, code: int) -> None:
         """Begin what died again, where it has not been asked to leave; all else has ended."""

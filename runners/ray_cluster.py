@@ -13,17 +13,20 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
-from runners.errors import BadInput
+from runners.errors import BadInput, WorkerLost
 
 INSTALL = "pip install -c constraints.txt -e '.[ray]'"
 LOCAL = "local"
 ADDRESSES = "takes auto, local or HOST:PORT"
 PROBE_LIMIT = 15.0  # seconds for a cluster to take a driver; it takes about one
 PROBE = "import sys, ray; ray.init(sys.argv[1], log_to_driver=False, logging_level='ERROR')"
+REPORT_AFTER, REPORT_EVERY = 5.0, 60.0  # seconds of waiting for room
+STARTING = 30.0  # seconds that a process may take until it answers
+ROOM_LIMIT = 900.0  # seconds of waiting for room
 PORT = re.compile(r"[^/\s]+:\d{1,5}")
 
 
@@ -188,7 +191,45 @@ def free_cpus() -> float:
     return float(ray.available_resources().get("CPU", 0.0))
 
 
-def lacking(waiting: int, of: int, what: str = "workers") -> str:
+def cpus() -> float:
+    """Of all nodes together."""
+    return sum(node.cpus for node in nodes())
+
+
+class Waiting:
+    """Says what some wait for, a CPU each: after seconds, then rarely, and not for ever."""
+
+    def __init__(self, say: Callable[[str], None], what: str) -> None:
+        """``what`` they are, who wait."""
+        self.say, self.what = say, what
+        self.at = REPORT_AFTER  # seconds of waiting that are looked at next
+        self.said = False
+
+    def look(self, waiting: int, of: int, waited: float, ends: bool = True) -> None:
+        """So many wait, of so many in all, the first of them for so long.
+
+        Raises:
+            WorkerLost: there is no room for too long, where the wait ``ends`` at all.
+        """
+        if not waiting:
+            if self.said:
+                self.say(f"ray: all {self.what} have a place now")
+            self.at, self.said = REPORT_AFTER, False
+            return
+        if waited < self.at:
+            return
+        free = free_cpus()
+        if waited < STARTING and (free >= 1 or cpus() - free >= of):
+            self.at = waited + REPORT_AFTER  # they may have room, and are being started
+            return
+        self.at, self.said = waited + REPORT_EVERY, True
+        told = f"ray: {lacking(waiting, of, self.what)}"
+        if ends and waited > ROOM_LIMIT:
+            raise WorkerLost(f"{told}; waited {waited:.0f} s")
+        self.say(f"{told}; waiting up to {ROOM_LIMIT / 60:.0f} minutes" if ends else told)
+
+
+def lacking(waiting: int, of: int, what: str) -> str:
     """What the cluster lacks that so many wait for, a CPU each; and what would help."""
     import ray
 
@@ -196,7 +237,7 @@ def lacking(waiting: int, of: int, what: str = "workers") -> str:
     where = ", ".join(f"{node.address} has {node.cpus:g}" for node in there)
     return (
         f"{waiting} of {of} {what} have no place yet, for they take a CPU each: of "
-        f"{sum(n.cpus for n in there):g} in the cluster ({where}) {free_cpus():g} are free; "
+        f"{sum(node.cpus for node in there):g} in the cluster ({where}) {free_cpus():g} are free; "
         f"another node brings more: `ray start --address={ray.get_runtime_context().gcs_address}`"
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,10 @@ The score of a trial is the mean over its seeds of the final return: greedy epis
 weights. What is searched stands beside each hyperparameter in the agent's own config; --set searches
 others, or elsewhere. Any other flag is one of train and fixes a setting: a hyperparameter that is
 fixed is not searched. python -m runners.sweep AGENT --help shows where the agent looks by itself.
+
+With --ray the trials run on the machines of a Ray cluster, a CPU each. These have the lab installed and see
+the folder that --out names at the same place, as on a shared file system; whose machine is lost is trained
+on elsewhere, from its last checkpoint.
 
 The same command goes on where it was interrupted or killed, with the same trials; with more --trials
 it adds to them. The folder with report.html, report.md, slices.png, sweep.json and best.json, a --config
@@ -84,6 +89,10 @@ def _parser() -> evaluate.Parser:
     add("--seeds", type=at_least(1), default=3, metavar="K", help="of a trial: 0 to K - 1 (3)")
     add("--steps", metavar="N", help="lane steps of a seed (the preset's)")
     add("--jobs", type=at_least(0), default=0, metavar="J", help="processes at once (one a core)")
+    add(
+        "--ray", default="", metavar="ADDRESS",
+        help="train on this Ray cluster: auto, HOST:PORT, or local, a node of its own",
+    )  # fmt: skip
     add(
         "--timeout", type=_seconds, default=math.inf, metavar="SECONDS",
         help="a trial that takes longer is ended, and noted",
@@ -198,6 +207,7 @@ def sweep(
     timeout: float = math.inf,
     console: Console | None = None,
     stop_asked: Callable[[], int] = lambda: 0,
+    ray: str = "",
 ) -> Found:
     """Train what of a sweep is not trained yet, write its files, and say what it came to.
 
@@ -208,21 +218,31 @@ def sweep(
         timeout: seconds for a trial.
         console: what to tell about progress; None for silence.
         stop_asked: gives the number of the signal that asks to stop, else 0.
+        ray: address of the Ray cluster that trains; "": this machine does.
 
     Raises:
-        BadInput: another process has the sweep, or values of a trial do not go together.
-        RunFailed: its ledger is damaged.
+        BadInput: another process has the sweep, values of a trial do not go together, or the cluster
+            cannot be had.
+        RunFailed: its ledger is damaged. WorkerLost: the cluster has no room for too long.
         DiskFault, Stopped: see `runners.jobs.Supervisor`; what was trained stays.
     """
+    from runners import ray_cluster
     from runners.console import SilentConsole
+    from runners.ray_jobs import Cluster, room
     from runners.sweeping import report
     from runners.sweeping.drive import opened
     from runners.sweeping.outcome import outcome
 
     console = console or SilentConsole()
-    with opened(
-        plan, out, jobs, timeout=timeout, console=console, stop_asked=stop_asked
-    ) as opened_sweep:
+    where: dict[str, Any] = {}
+    if ray:  # machines have working folders of their own
+        out, where = os.path.abspath(out), {"start": Cluster(console.message), "room": room}
+    with (
+        ray_cluster.connected(ray),
+        opened(
+            plan, out, jobs, timeout=timeout, console=console, stop_asked=stop_asked, **where
+        ) as opened_sweep,
+    ):
         opened_sweep.train()
         found = outcome(opened_sweep)
         report.write(found, opened_sweep.folder)
@@ -261,8 +281,9 @@ def main(argv: Sequence[str]) -> int:
     for dimension in plan.space:
         console.message(f"searched: {dimension}")
     found = sweep(
-        plan, asked.out, asked.jobs, timeout=asked.timeout, console=console, stop_asked=SignalFlag()
-    )
+        plan, asked.out, asked.jobs, timeout=asked.timeout, console=console, stop_asked=SignalFlag(),
+        ray=asked.ray,
+    )  # fmt: skip
     folder = Path(asked.out) / plan.folder_name
     if not asked.quiet:
         lines = report.lines_of(found)

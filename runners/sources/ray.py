@@ -23,10 +23,9 @@ from envs.contract import SimulatorError
 from envs.lane_processes import RemoteTraceback
 from runners import ray_cluster
 from runners.config import RunConfig
-from runners.errors import WorkerLost
 from runners.sources import Plan, due
 from runners.sources.lives import Lives
-from runners.sources.member import START_LIMIT, Lost
+from runners.sources.member import Lost
 from runners.sources.ray_member import Member
 from runners.sources.ray_worker import Failed, Place, Task, code_here, to_published
 from runners.sources.shared import blocks_of, chunks
@@ -34,8 +33,6 @@ from runners.timing import Times
 from runners.worker_state import beside
 
 TICK = 0.5  # seconds between two looks at who hangs
-REPORT_AFTER, REPORT_EVERY = 5.0, 60.0  # seconds that workers have waited for room
-ROOM_LIMIT = 900.0  # seconds that they wait for it
 TOGETHER = 30.0  # seconds within which workers of one node are lost together
 
 
@@ -74,8 +71,7 @@ class RaySource:
         self.next_life = 1  # which no worker has had yet
         self.lives = Lives("see what the simulators or the machines do")
         self.lost_at: dict[str, float] = {}  # when a node last lost a worker
-        self.report_at = REPORT_AFTER  # seconds of waiting
-        self.reported = False
+        self.waiting = ray_cluster.Waiting(say, "workers")
         self.kept: dict[str, Array] = {}  # the arrays of the last rollout
         self.code = code_here()
         self.told: set[str] = set()
@@ -183,29 +179,8 @@ class RaySource:
                         raise Lost("it hung")
                 except Lost as loss:
                     self._replace(member, str(loss))
-            self._report([member for member in self.members if member.place is None])
-
-    def _report(self, waiting: Sequence[Member]) -> None:
-        """Say what the cluster lacks, where workers wait for room; not for ever, and not too often.
-
-        Raises:
-            WorkerLost: there is no room for too long.
-        """
-        waited = max((member.silent for member in waiting), default=0.0)
-        if waited < self.report_at:
-            if not waiting and self.reported:
-                self.say("ray: all workers have a place now")
-            if not waiting:
-                self.report_at, self.reported = REPORT_AFTER, False
-            return
-        self.report_at = waited + REPORT_EVERY
-        if ray_cluster.free_cpus() >= 1 and waited < START_LIMIT:
-            return  # there is room: their processes are being started
-        told = ray_cluster.lacking(len(waiting), len(self.members))
-        if waited > ROOM_LIMIT:
-            raise WorkerLost(f"ray: {told}; waited {waited:.0f} s")
-        self.reported = True
-        self.say(f"ray: {told}; waiting up to {ROOM_LIMIT / 60:.0f} minutes")
+            unplaced = [member.silent for member in self.members if member.place is None]
+            self.waiting.look(len(unplaced), len(self.members), max(unplaced, default=0.0))
 
     def _compare(self, member: Member) -> None:
         """Say once of a machine that it has other code than this one."""

@@ -20,7 +20,7 @@ from runners import files
 from runners.config import run_name, to_json
 from runners.console import Console, SilentConsole, number
 from runners.errors import BadInput, disk
-from runners.jobs import Job, Outcome, Supervisor
+from runners.jobs import Here, Job, Outcome, Start, Supervisor
 from runners.jobs_panel import JobsPanel, trained_share
 from runners.run_folder import RunFolder, create_run
 from runners.sweeping.halving import Fate, fates
@@ -56,6 +56,8 @@ class Sweep:
     console: Console = field(default_factory=SilentConsole)
     stop_asked: Callable[[], int] = lambda: 0
     command: Command = trial_command
+    start: Start = Here  # of a process
+    room: Callable[[], int] = lambda: 0  # processes at once where ``jobs`` is 0; 0: one a core
     _runs: dict[int, RunFolder] = field(default_factory=dict)
 
     # -- What is known ---------------------------------------------------------------------------
@@ -117,7 +119,11 @@ class Sweep:
         with (
             JobsPanel(self.console, title, total, before, progress) as panel,
             Supervisor(
-                self.folder / "logs", self.jobs, stop_asked=self.stop_asked, watcher=panel
+                self.folder / "logs",
+                self.jobs or self.room(),
+                stop_asked=self.stop_asked,
+                watcher=panel,
+                start=self.start,
             ) as supervisor,
         ):
             for due in (self._due_trials, self._due_in_the_end):
@@ -133,6 +139,7 @@ class Sweep:
                 job = self._job(work)
                 running[job.name] = work
                 supervisor.submit(job)
+            supervisor.at_once = self.jobs or self.room() or supervisor.at_once
             if (outcome := supervisor.wait_any()) is None:
                 if not due():
                     return
