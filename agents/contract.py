@@ -78,6 +78,19 @@ class Batch:
     weight: torch.Tensor | None = None  # [K, B] importance weights; None: all 1
     extras: dict[str, torch.Tensor] = field(default_factory=dict)
 
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All of them by name; an extra's begins with ``extras.``."""
+        own = {name: value for name, value in vars(self).items() if name != "extras"}
+        found = {name: value for name, value in own.items() if value is not None}
+        return found | {f"extras.{name}": value for name, value in self.extras.items()}
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, torch.Tensor]) -> Batch:
+        """The inverse of `tensors`."""
+        apart = {name: value for name, value in tensors.items() if name.startswith("extras.")}
+        own = {name: value for name, value in tensors.items() if name not in apart}
+        return cls(**own, extras={n.removeprefix("extras."): v for n, v in apart.items()})
+
 
 class LossOut(NamedTuple):
     """Per-sample results of a loss; the learner weights, averages over B and sums over seeds."""

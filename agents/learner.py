@@ -26,7 +26,9 @@ from agents.contract import (
     Rollout,
     State,
 )
-from agents.device import HostCopy, priority_lag, read_if_free, to_device
+from agents.device import priority_lag, read_if_free
+from agents.device.homeward import HostCopy, Post
+from agents.device.staging import Feed
 from agents.exploration import linear
 from agents.networks import FlatParameters
 from agents.optimizer import FlatAdam
@@ -132,6 +134,7 @@ class GradientLearner:
         self.online, self.target = FlatParameters(online), FlatParameters(target)
         self.optimizer = FlatAdam(self.online, self.hyper.max_grad_norm, self.hyper.adam_eps)
         self.device = self.online.flat.device
+        self.feed, self.post = Feed(self.device), Post(self.device)
         if self._compiled is not None:
             self.compile()
 
@@ -162,7 +165,7 @@ class GradientLearner:
         Raises:
             NonFiniteLoss: the loss was NaN or infinite; the parameters are spoilt.
         """
-        batch = to_device(self.replay.sample(), self.device)
+        batch = self.feed.batch(self.replay.sample())
         total = self.step(batch, self.draw(batch))
         self.updates += 1
         if not math.isfinite(read_if_free(total)):
@@ -210,7 +213,7 @@ class GradientLearner:
         """The online parameters and ε at the clock."""
         h = self.hyper
         epsilon = linear(self.lane_steps, h.epsilon_start, h.epsilon_end, h.epsilon_steps)
-        tensors = {"flat": self.online.flat.clone()}
+        tensors = self.post({"flat": self.online.flat})
         return Params(self.version, self.lane_steps, tensors, {"epsilon": epsilon})
 
     def metrics(self) -> dict[str, Array]:

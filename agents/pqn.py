@@ -29,6 +29,8 @@ from agents.contract import (
     group_generators,
 )
 from agents.device import read_if_free
+from agents.device.homeward import Post
+from agents.device.staging import Feed
 from agents.exploration import linear
 from agents.hyper import BadValue, Search, at_least, check, positive, unit
 from agents.layers import NO_NOISE
@@ -136,6 +138,8 @@ class PQNLearner:
         self.network = network
         self.optimizer = FlatAdam(self.online, self.config.max_grad_norm, self.config.adam_eps)
         self.device = self.online.flat.device
+        self.feed, self.places = Feed(self.device), Feed(self.device)  # of rollouts, of minibatches
+        self.post = Post(self.device)
 
     def _no_frames(self) -> dict[str, Array]:
         """Zeros [S-1, K, n, ...] where the network looks at S observations, S > 1."""
@@ -156,21 +160,21 @@ class PQNLearner:
         seeds, rows = len(self.generators), rollout.rows
         self.lane_steps += rows * self.lanes
         self.version += 1
-        obs = self._seed_major(self._stacked(rollout))
-        legal = rollout.facts.get("action_mask")
-        mask = None if legal is None else self._seed_major(legal != 0).flatten(1, 2)
-        first = self._seed_major(rollout.first)
-        joined = joined_blocks(rollout.actor_state)
-        self._memory = {name: torch.from_numpy(m).to(self.device) for name, m in joined.items()}
+        there = self.feed(self._columns(rollout))
+        obs, first = there["obs"], there["first"]
+        mask = there["mask"].flatten(1, 2) if "mask" in there else None
+        self._memory = {n.removeprefix("m."): m for n, m in there.items() if n.startswith("m.")}
         with torch.no_grad():
             q = td.legal(self._values(obs, first), mask)
-            v = q.amax(-1).view(seeds, rows + 1, self.lanes)
-        returns = self._returns(rollout, v.transpose(0, 1))
+            v = q.amax(-1).view(seeds, rows + 1, self.lanes).transpose(0, 1)
+        returns = multistep.lambda_returns(
+            there["reward"], there["discount"], v[1:], there["trace"]
+        )
         self._rows = {
             "obs": obs[:, :-1].flatten(1, 2),
-            "action": self._seed_major(rollout.action).flatten(1, 2),
+            "action": there["action"].flatten(1, 2),
             "returns": returns.transpose(0, 1).flatten(1, 2),
-            "weight": self._seed_major(rollout.valid).to(torch.float32).flatten(1, 2),
+            "weight": there["valid"].to(torch.float32).flatten(1, 2),
         }
         if self.network.memory is not None:
             self._rows["first"] = first[:, :-1].flatten(1, 2)
@@ -197,25 +201,39 @@ class PQNLearner:
             self._frames[name] = kept.reshape(before.shape).copy()
         return stacks(columns["obs"], columns["first"], self.config.frame_stack)
 
+    def _columns(self, rollout: Rollout) -> dict[str, torch.Tensor]:
+        """What is learned of a rollout, [K, T, n, ...] each; rewards, discounts and λ [T, K, n]; "m." memories."""
+        columns = {
+            "obs": self._seed_major(self._stacked(rollout)),
+            "first": self._seed_major(rollout.first),
+            "action": self._seed_major(rollout.action),
+            "valid": self._seed_major(rollout.valid),
+        }
+        if (legal := rollout.facts.get("action_mask")) is not None:
+            columns["mask"] = self._seed_major(legal != 0)
+        memory = joined_blocks(rollout.actor_state)
+        columns |= {f"m.{name}": torch.from_numpy(value) for name, value in memory.items()}
+        return columns | self._view(rollout)
+
     def _seed_major(self, column: Array) -> torch.Tensor:
-        """[T, K n, ...] on the host to [K, T, n, ...] on the device."""
+        """[T, K n, ...] to [K, T, n, ...], on the host."""
         shape = (column.shape[0], len(self.generators), self.lanes, *column.shape[2:])
         major = np.ascontiguousarray(column.reshape(shape).swapaxes(0, 1))
-        return torch.from_numpy(major).to(self.device, non_blocking=True)
+        return torch.from_numpy(major)
 
-    def _returns(self, rollout: Rollout, v: torch.Tensor) -> torch.Tensor:
-        """The λ-returns [T, K, n], given the values [T+1, K, n] of all observations."""
+    def _view(self, rollout: Rollout) -> dict[str, torch.Tensor]:
+        """What λ-returns are made of: rewards, discounts and λ [T, K, n]."""
         c = self.config
         ended = terminations(rollout, c.end_on_life_loss)
         reward, discount = reward_and_discount(
             rollout.reward, ended, c.gamma, c.reward_scale, c.reward_clip or math.inf
         )
         trace = c.lambda_ * (1.0 - (ended | rollout.truncated))  # an end of either kind cuts it
-        r_t, discount_t, lambda_t = (
-            torch.from_numpy(np.asarray(x, np.float32)).to(self.device).view(-1, *v.shape[1:])
-            for x in (reward, discount, trace)
-        )
-        return multistep.lambda_returns(r_t, discount_t, v[1:], lambda_t)
+        shape = (-1, len(self.generators), self.lanes)
+        return {
+            name: torch.from_numpy(np.asarray(x, np.float32)).view(shape)
+            for name, x in (("reward", reward), ("discount", discount), ("trace", trace))
+        }
 
     def _minibatches(self, time: int) -> list[Array]:
         """Shuffled numbers t n + lane, each epoch cut into whole minibatches; a remainder is left out.
@@ -269,7 +287,7 @@ class PQNLearner:
         """Of columns [K, R, ...] what stands at [K, B] of the second axis."""
         length = next(iter(columns.values())).shape[1]
         flat = (index + np.arange(len(index))[:, None] * length).reshape(-1)
-        at = torch.from_numpy(flat).to(self.device, non_blocking=True)
+        at = self.places({"at": torch.from_numpy(flat)})["at"]
         return {
             name: column.flatten(0, 1)[at].view(*index.shape, *column.shape[2:])
             for name, column in columns.items()
@@ -290,7 +308,7 @@ class PQNLearner:
         """The parameters and ε at the clock."""
         c = self.config
         epsilon = linear(self.lane_steps, c.epsilon_start, c.epsilon_end, c.epsilon_steps)
-        tensors = {"flat": self.online.flat.clone()}
+        tensors = self.post({"flat": self.online.flat})
         return Params(self.version, self.lane_steps, tensors, {"epsilon": epsilon})
 
     def metrics(self) -> dict[str, Array]:

@@ -35,7 +35,8 @@ from agents.contract import (
     State,
     group_generators,
 )
-from agents.device import read_if_free, to_device
+from agents.device import read_if_free
+from agents.device.staging import Feed
 from agents.exploration import epsilon_greedy, greedy, linear
 from agents.hyper import Search, at_least, check, positive, unit
 from agents.learner import keep_seeds, td_quantiles
@@ -159,6 +160,7 @@ class StreamQLearner:
         self.network, self.online = network, FlatParameters(network)
         self.optimizer = ObGD(self.online, c.lr, c.kappa, c.gamma * c.lambda_)
         self.device = self.online.flat.device
+        self.feed = Feed(self.device)
 
     @property
     def replay(self) -> None:
@@ -189,7 +191,7 @@ class StreamQLearner:
             _rows(rollout.valid),
             extras,
         )
-        self._batch = to_device(batch, self.device)
+        self._batch = self.feed.batch(batch)
         self.lane_steps += rollout.rows
         self.version += 1
 

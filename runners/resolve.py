@@ -147,11 +147,11 @@ def _device(device: str, entry: AgentEntry) -> str:
             kind = "tabular" if entry.tabular else "linear"
             raise BadInput(f"device: a {kind} agent computes on the cpu; take --device cpu")
         return "cpu"
-    import torch
+    from agents.device.machine import available
 
-    if device == "cuda" and not torch.cuda.is_available():
+    if device == "cuda" and not available():
         raise BadInput("device: no CUDA device is at hand; take --device cpu or auto")
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return "cuda" if available() else "cpu"
 
 
 def threshold(env: str) -> float | None:

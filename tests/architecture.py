@@ -220,6 +220,21 @@ def no_waiting_in_steps(module: Module) -> Findings:
                 yield called.lineno, f"{function.name} calls .{called.attr}()"
 
 
+CUDA_WORDS = {"cuda", "pin_memory", "record_stream", "CUDAGraph"}
+
+
+def cuda_in_one_place(module: Module) -> Findings:
+    """Only agents.device.machine talks to CUDA; others may at most name the device."""
+    if module.package not in PACKAGES or module.name == "agents.device.machine":
+        return
+    for line, name in [*module.names(), *module.imports()]:
+        if inside(name, "torch.cuda") or name.rpartition(".")[2] in CUDA_WORDS:
+            yield line, f"{module.name} uses {name}"
+    for call, name in module.calls():
+        if any(keyword.arg in CUDA_WORDS for keyword in call.keywords):
+            yield call.lineno, f"{module.name} calls {name} with pinned memory"
+
+
 CODE_IN_DATA = ("pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal", "yaml")
 SHELLS = ("os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput")
 
@@ -251,5 +266,5 @@ def short_enough(module: Module) -> Findings:
 RULES = (
     borders, rules_import_torch_only, frameworks_in_runners_only, no_tests_inside,
     no_outside_world_in_agents, no_hidden_randomness_in_agents, no_waiting_in_steps,
-    no_code_in_data, short_enough,
+    cuda_in_one_place, no_code_in_data, short_enough,
 )  # fmt: skip
