@@ -14,6 +14,7 @@ import atexit
 import signal
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from agents.contract import Params, Rollout, State, params_from_state, params_to_state
+from agents.device.homeward import is_ready
 from envs.contract import SimulatorError
 from envs.lane_processes import RemoteTraceback
 from runners import crash_report, journal
@@ -84,6 +86,8 @@ class ProcessSource:
         self.number = 0  # of the next rollout
         self.issued = 0  # the number after the last rollout that was ordered
         self.publishes = 0
+        self.writer = ThreadPoolExecutor(1, "publish")  # of what a device has not handed over yet
+        self.written: Future[None] | None = None  # the last of its tasks
         self.replaced = 0
         self.lives = Lives("see what the simulator does")
         self.members: list[Member] = []
@@ -116,7 +120,12 @@ class ProcessSource:
             return
         self.published = [*self.published, params][-(self.config.lag + 1) :]
         self.times.lap("learn")
-        self.board.write(self.publishes, params)
+        if self.written is None and is_ready(params.tensors):
+            self.board.write(self.publishes, params)
+        else:  # the learner need not wait: workers do, who have a rollout to go on with
+            if self.written is not None and self.written.done():
+                self.written.result()
+            self.written = self.writer.submit(self.board.write, self.publishes, params)
         self.publishes += 1
         self.times.lap("transfer")
 
@@ -209,6 +218,12 @@ class ProcessSource:
         report = crash_report.report_of(simulated, failed, f"its process died ({why})", why, lane)
         return f"; {crash_report.left(self.folder, report)}"
 
+    def _settle(self) -> None:
+        """Wait until all that was published is on the board."""
+        if self.written is not None:
+            self.written.result()
+            self.written = None
+
     def _ask(self, orders: Sequence[Order]) -> list[Any]:
         """Everybody's answer to an order of their own; nothing else is under way."""
         assert not self.pending, "the source is not at rest"
@@ -221,6 +236,7 @@ class ProcessSource:
 
     def state_dict(self) -> State:
         """That of a local source; taken where nothing is pending."""
+        self._settle()
         states = self._ask([Save()] * len(self.members))
         return {
             "worker": merged(states),
@@ -249,6 +265,7 @@ class ProcessSource:
 
     def keep(self, seeds: Sequence[int]) -> None:
         """Go on with the seeds at these positions of the group only."""
+        self._settle()
         kept = tuple(seeds)
         per_seed = self.config.lanes // self.config.block_size
         before = [m.task for m in self.members]
@@ -275,6 +292,7 @@ class ProcessSource:
     def close(self) -> None:
         """End the processes and let go of the memory."""
         atexit.unregister(self.close)
+        self.writer.shutdown()
         end(self.members, CLOSE_LIMIT)
         self.members = []
         for memory in (self.memory, self.board.memory, self.beats, self.journals):

@@ -9,6 +9,7 @@ import itertools
 import mmap
 import os
 import tempfile
+import time
 from collections.abc import Iterable
 from multiprocessing.reduction import DupFd
 from typing import Any
@@ -98,6 +99,7 @@ class Board:
     """
 
     COPIES = 3  # the newest, the one before for lag 1, and one that is being written
+    PATIENCE = 60.0  # seconds: a device may have much to do before the parameters are there
 
     def __init__(self, params: Params) -> None:
         """Of parameters like these."""
@@ -144,11 +146,14 @@ class Board:
         self.numbers[copy] = self.numbers[-1] = number
 
     def read(self, number: int | None) -> Params:
-        """A copy of that publish; None: of the newest.
+        """A copy of that publish, for which it waits where it is on its way; None: of the newest.
 
         Raises:
-            LookupError: it has been written over.
+            LookupError: it has been written over, or does not come.
         """
+        limit = time.monotonic() + self.PATIENCE
+        while number is not None and self.numbers[-1] < number and time.monotonic() < limit:
+            time.sleep(1e-4)
         while True:
             wanted = int(self.numbers[-1]) if number is None else number
             copy = wanted % self.COPIES

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from threading import Timer
+
 import numpy as np
 import pytest
 
 from agents.contract import Params
+from agents.device import homeward
 from runners import group as groups
 from runners.errors import BadInput
 from runners.free_memory import available
@@ -13,6 +16,7 @@ from runners.progress import Clock
 from runners.sources import Plan
 from runners.sources.shared import Board, chunks
 from runners.state_tree import digest_state
+from tests.agents.slow_machine import SlowMachine
 from tests.agents.test_groups import config_of
 
 ARRAYS = ("obs", "first", "action", "reward", "terminated", "truncated")
@@ -99,6 +103,16 @@ def same_bits(name, settings, workers):
             run.go(40)
             assert run.rollouts == expected[0], number
             assert run.stand() == expected[1], number
+
+
+def test_parameters_that_a_device_hands_over_late_are_those_that_act(monkeypatch):
+    """The learner goes on meanwhile; what acts is the publish that it was to be."""
+    monkeypatch.setattr(homeward, "machine_of", lambda device: SlowMachine())
+    with Run(lag=1) as local, Run(2, lag=1) as workers:
+        assert isinstance(workers.learner.params().tensors, homeward.OnTheWay)
+        assert workers.go(8).rollouts == local.go(8).rollouts
+        assert workers.source.written is not None
+        assert workers.stand() == local.stand()
 
 
 def test_a_state_moves_between_sources_of_any_number_of_workers():
@@ -209,7 +223,7 @@ def test_blocks_are_dealt_out_evenly_and_in_order():
     assert [len(part) for part in chunks(10, 4)] == [2, 3, 2, 3]
 
 
-def test_a_board_keeps_the_newest_two_publishes():
+def test_a_board_keeps_the_newest_two_publishes(monkeypatch):
     import torch
 
     def params(number, seeds=2):
@@ -227,6 +241,13 @@ def test_a_board_keeps_the_newest_two_publishes():
         assert board.read(None).version == number + 10
     with pytest.raises(LookupError):
         board.read(1)
+    monkeypatch.setattr(board, "PATIENCE", 0.01, raising=False)
+    with pytest.raises(LookupError):
+        board.read(5)
+    late = Timer(0.02, board.write, (5, params(5)))
+    monkeypatch.setattr(board, "PATIENCE", 10.0)
+    late.start()
+    assert board.read(5).version == 15
     board.keep(1)
     board.write(0, params(7, seeds=1))
     assert board.read(0).tensors["flat"].shape == (1, 5)
