@@ -24,6 +24,11 @@ class AgentEntry(NamedTuple):
         return self.tabular and not self.stepwise
 
     @property
+    def records(self) -> bool:
+        """Whether its gradient step can be recorded as one graph of a GPU: its shapes stay the same."""
+        return self.gradient and not (self.one_lane or self.own_loop)
+
+    @property
     def gradient(self) -> bool:
         """Whether it learns a network, on any device; the others compute in kernels, on the CPU."""
         return not (self.tabular or self.linear)

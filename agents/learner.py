@@ -27,14 +27,15 @@ from agents.contract import (
     State,
 )
 from agents.device import priority_lag, read_if_free
+from agents.device.graph import GraphedStep, Step
 from agents.device.homeward import HostCopy, Post
+from agents.device.machine import machine_of
 from agents.device.staging import Feed
 from agents.exploration import linear
 from agents.networks import FlatParameters
 from agents.optimizer import FlatAdam
 
 if TYPE_CHECKING:  # a learner without replay shares this module and need not wait for numba
-    from agents.compiled import CompiledStep
     from agents.replay.ring import RingReplay
     from agents.replay.sequence import SequenceReplay
 
@@ -121,7 +122,7 @@ class GradientLearner:
         self.loss = _drawn(loss, noise)
         self.statistics = statistics
         self.generators = list(generators) if noise else []
-        self._compiled: CompiledStep | None = None
+        self._compiled: Step | None = None
         self._adopt(network, copy.deepcopy(network))
         self.updates = 0
         self.lane_steps = 0
@@ -139,10 +140,20 @@ class GradientLearner:
             self.compile()
 
     def compile(self) -> None:
-        """From now on take steps as one compiled graph."""
+        """From now on take steps as one graph: compiled on a CPU, recorded on a GPU."""
+        if machine := machine_of(self.device):
+            self._compiled = GraphedStep(self.eager, machine)
+            return
         from agents.compiled import CompiledStep
 
         self._compiled = CompiledStep(self.loss, self.online, self.target, self.optimizer)
+
+    def eager(
+        self, batch: Batch, share: torch.Tensor, drawn: Draws, lr: float | torch.Tensor
+    ) -> tuple[torch.Tensor, LossOut]:
+        """One step down the gradient of ``sum(share * loss)``; that sum, and what the loss gave."""
+        out = self.loss(self.online.network, self.target.network, batch, drawn)
+        return self.optimizer.step(out.loss, share, lr), out
 
     def observe(self, rollout: Rollout) -> None:
         """Put the rows into the replay and move the clock on."""
@@ -185,11 +196,8 @@ class GradientLearner:
         if self.statistics:
             extras = {**batch.extras, **self.statistics.extras()}
             batch = dataclasses.replace(batch, extras=extras)
-        if self._compiled is not None:
-            total, out = self._compiled(batch, share(batch), drawn, self.hyper.lr)
-        else:
-            out = self.loss(self.online.network, self.target.network, batch, drawn)
-            total = self.optimizer.step(out.loss, share(batch), self.hyper.lr)
+        take = self._compiled or self.eager
+        total, out = take(batch, share(batch), drawn, self.hyper.lr)
         self._metrics = {"loss": out.loss.detach(), **out.metrics}
         self._priority = out.priority
         return total

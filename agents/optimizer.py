@@ -42,13 +42,13 @@ class FlatAdam:
         self.count = torch.zeros((), device=flat.device)
         self.betas = torch.tensor([beta1, BETA2], device=flat.device)
 
-    def step(self, loss: Tensor, share: Tensor, lr: float) -> Tensor:
+    def step(self, loss: Tensor, share: Tensor, lr: float | Tensor) -> Tensor:
         """One step down the gradient of ``sum(share * loss)``.
 
         Args:
             loss: [K, B] per sample; seeds share no parameter, so none feels another's loss.
             share: [K, B] what each sample counts: 1 / B, times its weight.
-            lr: step size.
+            lr: step size; a 0-d tensor on the device where a graph is to read it.
 
         Returns:
             The sum, without gradient.

@@ -19,6 +19,7 @@ import torch
 from agents.contract import (
     Array,
     Batch,
+    Draws,
     LossOut,
     Network,
     Noise,
@@ -29,7 +30,9 @@ from agents.contract import (
     group_generators,
 )
 from agents.device import read_if_free
+from agents.device.graph import GraphedStep, Step
 from agents.device.homeward import Post
+from agents.device.machine import machine_of
 from agents.device.staging import Feed
 from agents.exploration import linear
 from agents.hyper import BadValue, Search, at_least, check, positive, unit
@@ -122,6 +125,7 @@ class PQNLearner:
     ) -> None:
         self.config, self.lanes = config, lanes
         self.generators = list(generators)
+        self._compiled: Step | None = None
         self._adopt(network)
         self.updates = self.lane_steps = self.version = 0
         self._rows: dict[str, torch.Tensor] = {}  # of the newest rollout, each [K, T n, ...]
@@ -140,6 +144,14 @@ class PQNLearner:
         self.device = self.online.flat.device
         self.feed, self.places = Feed(self.device), Feed(self.device)  # of rollouts, of minibatches
         self.post = Post(self.device)
+        if self._compiled is not None:
+            self.compile()
+
+    def compile(self) -> None:
+        """From now on take steps as one recorded graph, which is for GPUs."""
+        machine = machine_of(self.device)
+        assert machine is not None
+        self._compiled = GraphedStep(self.eager, machine)
 
     def _no_frames(self) -> dict[str, Array]:
         """Zeros [S-1, K, n, ...] where the network looks at S observations, S > 1."""
@@ -293,13 +305,23 @@ class PQNLearner:
             for name, column in columns.items()
         }
 
+    def eager(
+        self, batch: Batch, share: torch.Tensor, drawn: Draws, lr: float | torch.Tensor
+    ) -> tuple[torch.Tensor, LossOut]:
+        """One step down the gradient of ``sum(share * loss)``; that sum, and what the loss gave."""
+        del drawn  # nothing is
+        online = self.network
+        prediction = online if online.memory is None else unrolled(online, batch, 0, NO_NOISE)
+        out = self.config.loss(prediction, online, batch, {})
+        return self.optimizer.step(out.loss, share, lr), out
+
     def step(self, batch: Batch, noise: Noise) -> torch.Tensor:
         """The part that runs on the device only. Ignored rows have weight 0. Returns the seeds' mean losses, summed."""
-        c, online = self.config, self.network
-        prediction = online if online.memory is None else unrolled(online, batch, 0, NO_NOISE)
-        out = c.loss(prediction, online, batch, noise)
+        del noise  # there is none
+        c = self.config
         lr = linear(self.lane_steps, c.lr, c.lr_end, c.lr_steps)
-        total = self.optimizer.step(out.loss, share(batch), lr)
+        take = self._compiled or self.eager
+        total, out = take(batch, share(batch), {}, lr)
         self._metrics = {"loss": out.loss.detach(), **out.metrics}
         self._weight = torch.ones_like(out.loss) if batch.weight is None else batch.weight
         return total

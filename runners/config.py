@@ -84,7 +84,8 @@ class RunConfig:
     fast_matmul: bool = False
     """float32 products by torch's "medium" kernels: pays for wide layers, costs for narrow ones"""
     compile: bool = False
-    """compile the gradient step: pays for long runs of few seeds with small networks"""
+    """compile the gradient step: pays for long runs of few seeds with small networks; on cuda it is
+    recorded as one CUDA graph, which pays always"""
 
     @property
     def ahead(self) -> int:
@@ -169,6 +170,12 @@ def _check_sequences(config: RunConfig) -> None:
 
 def _check_compile(config: RunConfig) -> None:
     if not config.compile:
+        return
+    if config.device == "cuda":
+        if not AGENTS[config.agent].records:
+            raise BadInput(
+                f"compile: {config.agent}'s step is not recorded as a CUDA graph; --no-compile"
+            )
         return
     if not AGENTS[config.agent].compiles:
         able = [name for name, entry in AGENTS.items() if entry.compiles]

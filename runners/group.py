@@ -68,10 +68,12 @@ class Setting:
     def group_size(self) -> int:
         """Seeds to train together at most: one where a group would gain nothing.
 
-        Each seed has its own convolutions to do; and a compiled step has not lost the time that a group saves.
+        Each seed has its own convolutions to do; and a compiled step has not lost the time that a group saves,
+        which a recorded one has as well.
         """
         size: int = self.agent.GROUP
-        return 1 if is_image(self.spec) or self.config.compile else size
+        compiled = self.config.compile and self.config.device == "cpu"
+        return 1 if is_image(self.spec) or compiled else size
 
     def evaluator(self) -> Evaluator:
         """Fresh simulators for greedy episodes.

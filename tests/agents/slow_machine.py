@@ -112,3 +112,49 @@ class SlowMachine:
     def finish(self):
         while self.kernels.work:
             self.kernels.one()
+
+
+class Recorder(SlowMachine):
+    """Records as a graph does: the kernels are not started then, and read the same places ever after.
+
+    ``changed`` are the tensors that a step changes in place, which recording must leave as they are.
+    """
+
+    def __init__(self, changed):
+        super().__init__()
+        self.changed, self.records, self.kernels.eager = changed, 0, True
+
+    def stream(self, urgent=False):
+        return SlowStream(eager=True)
+
+    def record(self, work):
+        self.records += 1
+        before = [tensor.clone() for tensor in self.changed]
+        out = work()
+        for tensor, value in zip(self.changed, before, strict=True):
+            tensor.copy_(value)
+
+        def start():
+            for place, value in zip(tensors_in(out), tensors_in(work()), strict=True):
+                place.detach().copy_(value.detach())
+
+        return start, out
+
+
+def tensors_in(tree):
+    if isinstance(tree, torch.Tensor):
+        return [tree]
+    branches = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, tuple) else ()
+    return [tensor for branch in branches for tensor in tensors_in(branch)]
+
+
+class MetaMachine(Recorder):
+    """Where nothing can be read: recording is a step as any other, and what starts it does nothing."""
+
+    def __init__(self):
+        super().__init__(changed=())
+        self.device = torch.device("meta")
+
+    def record(self, work):
+        self.records += 1
+        return lambda: None, work()
