@@ -19,6 +19,7 @@ from agents.exploration import epsilon_greedy, greedy
 from agents.hyper import BadValue, Search, at_least, check, positive, unit
 from agents.learner import GradientLearner
 from agents.networks import FlatParameters, QNetwork, initialise
+from agents.replay.frames import MakeFrames
 from agents.replay.ring import RingReplay
 from agents.replay.stack import push
 from agents.rules import td
@@ -328,8 +329,9 @@ def make_learner(
     learner_seeds: Sequence[np.random.SeedSequence],
     replay_generators: Sequence[np.random.Generator],
     device: torch.device,
+    frames: MakeFrames | None = None,
 ) -> GradientLearner:
-    """A learner for a group of K seeds of ``lanes`` lanes each."""
+    """A learner for a group of K seeds of ``lanes`` lanes each; ``frames``: where its replay keeps observations."""
     network = make_network(config, spec, len(learner_seeds), device)
     network.reset(group_generators(learner_seeds, device))
     replay = RingReplay(
@@ -345,5 +347,6 @@ def make_learner(
         frame_stack=config.frame_stack,
         end_on_life_loss=config.end_on_life_loss,
         compression=config.replay_compression,
+        frames=frames,
     )
     return GradientLearner(config, config.loss, network, replay)

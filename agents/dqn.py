@@ -38,6 +38,7 @@ from agents.learner import GradientLearner
 from agents.networks import QNetwork, initialise
 from agents.noise import NetworkNoise
 from agents.q_actor import QActor
+from agents.replay.frames import MakeFrames
 from agents.replay.prioritized import Priorities
 from agents.replay.ring import RingReplay
 from agents.replay.sequence import SequenceReplay
@@ -331,12 +332,13 @@ def make_learner(
     learner_seeds: Sequence[np.random.SeedSequence],
     replay_generators: Sequence[np.random.Generator],
     device: torch.device,
+    frames: MakeFrames | None = None,
 ) -> GradientLearner:
-    """A learner for a group of K seeds of ``lanes`` lanes each."""
+    """A learner for a group of K seeds of ``lanes`` lanes each; ``frames``: where its replay keeps observations."""
     network = make_network(config, spec, len(learner_seeds), device)
     generators = group_generators(learner_seeds, device)
     initialise(network, generators)
-    replay = _replay(config, spec, replay_generators, lanes)
+    replay = _replay(config, spec, replay_generators, lanes, frames)
     loss: Loss = config.loss
     if config.memory != "none":
         loss = over_sequences(loss, config.burn_in)
@@ -346,7 +348,11 @@ def make_learner(
 
 
 def _replay(
-    config: DQNConfig, spec: Spec, generators: Sequence[np.random.Generator], lanes: int
+    config: DQNConfig,
+    spec: Spec,
+    generators: Sequence[np.random.Generator],
+    lanes: int,
+    frames: MakeFrames | None,
 ) -> RingReplay | SequenceReplay:
     """Of sequences where there is a memory, else of transitions."""
     common: dict[str, Any] = {
@@ -358,6 +364,7 @@ def _replay(
         "reward_clip": config.reward_clip or np.inf,
         "end_on_life_loss": config.end_on_life_loss,
         "priorities": _priorities(config),
+        "frames": frames,
     }
     if config.memory != "none":
         burn_in, length = config.burn_in, config.sequence_length

@@ -21,6 +21,7 @@ from agents.hyper import BadValue, Search, at_least, check, positive, unit
 from agents.learner import GradientLearner
 from agents.networks import QNetwork, initialise
 from agents.q_actor import QActor
+from agents.replay.frames import MakeFrames
 from agents.replay.ring import RingReplay
 from agents.rules import td
 from agents.running import Running
@@ -352,8 +353,9 @@ def make_learner(
     learner_seeds: Sequence[np.random.SeedSequence],
     replay_generators: Sequence[np.random.Generator],
     device: torch.device,
+    frames: MakeFrames | None = None,
 ) -> GradientLearner:
-    """A learner for a group of K seeds of ``lanes`` lanes each."""
+    """A learner for a group of K seeds of ``lanes`` lanes each; ``frames``: where its replay keeps observations."""
     seeds = len(learner_seeds)
     network = RNDNetwork(config, spec, seeds, device)
     initialise(network, group_generators(learner_seeds, device))
@@ -369,6 +371,7 @@ def make_learner(
         reward_clip=config.reward_clip or np.inf,
         frame_stack=config.frame_stack,
         compression=config.replay_compression,
+        frames=frames,
     )
     statistics = RNDStatistics(config, spec, seeds, lanes, device)
     return GradientLearner(config, config.loss, network, replay, statistics=statistics)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import lz4.block
 import numpy as np
@@ -55,12 +55,39 @@ def _interleave(frames, blank, places, out):  # type: ignore[no-untyped-def]
                     out[m, i * depth + s] = frame[i]
 
 
+class Frames(Protocol):
+    """What stands in the place of an array ``[slots, K, n, ...]`` of observations."""
+
+    @property
+    def by_row(self) -> bool:
+        """Whether it is indexed by rows' numbers; else by their slots."""
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes where it is."""
+
+    def __setitem__(self, where: Any, frames: Array) -> None:
+        """Put observations ``[..., K, n, ...]`` of some rows there."""
+
+    def __getitem__(self, where: Any) -> Array:
+        """A copy of them."""
+
+    def keep(self, seeds: Sequence[int]) -> None:
+        """Go on with the seeds at these positions of the group only."""
+
+
+MakeFrames = Callable[[tuple[int, int, int], Spec], Frames]
+"""([slots, K, n], what an observation is) to a place for them."""
+
+
 class LZ4Frames:
     """Like an array ``[slots, K, n, ...]`` of frames, each of which is one block.
 
     A block is a `bytes` object, so that its memory is free again as soon as another takes its place.
     A frame that cannot be compressed takes a 255th more than its own size.
     """
+
+    by_row = False
 
     def __init__(self, shape: tuple[int, ...], spec: Spec) -> None:
         """All zeros. ``shape`` is [slots, K, n], ``spec`` says what a frame is."""

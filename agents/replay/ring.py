@@ -9,9 +9,11 @@ import numpy as np
 import torch
 
 from agents.contract import Array, Batch, Rollout
-from agents.replay.frames import LZ4Frames, stacked_last
+from agents.replay.frames import LZ4Frames, MakeFrames, stacked_last
 from agents.replay.prioritized import SMALLEST, Priorities, put
 from agents.replay.rows import Rows, action_dtype
+from agents.replay.segments import SegmentFrames
+from agents.replay.tensor_frames import TensorFrames
 from agents.replay.window import window
 from envs.contract import Spec
 from envs.kernel import inlined, kernel
@@ -40,17 +42,20 @@ class RingReplay(Rows):
         priorities: Callable[[int, int], Priorities] | None = None,
         compression: str = "none",
         acted_values: bool = False,
+        frames: MakeFrames | None = None,
     ) -> None:
         """Allocate room for ``capacity`` transitions a seed (and the frames before the oldest).
 
         ``priorities(seeds, places)`` makes those to sample by; None: all rows alike. ``compression``
-        of observations, "none" or "lz4", changes their size alone. ``acted_values``: a new row's first
+        of observations, "none" or "lz4", changes their size alone, and so does another place that ``frames``
+        makes for them. ``acted_values``: a new row's first
         priority is its error by what acting thought of it, the extras "q" and "v" of rollouts.
         """
         slots = max(-(-capacity // lanes), n_step + 1) + frame_stack
         super().__init__(
-            spec, generators, lanes, slots, end_on_life_loss, priorities, compression, acted_values
-        )
+            spec, generators, lanes, slots, end_on_life_loss, priorities, compression, acted_values,
+            frames,
+        )  # fmt: skip
         self.batch_size, self.frame_stack = batch_size, frame_stack
         self.options = (n_step, gamma, reward_scale, reward_clip)
         self._allocate_batch()
@@ -67,8 +72,7 @@ class RingReplay(Rows):
         self.out_action = np.zeros((*shape, *self.spec.action_shape), action_dtype(self.spec))
         self.out_reward = np.zeros(shape, np.float32)
         self.out_discount = np.zeros(shape, np.float32)
-        self._allocate_obs(shape)
-        obs, next_obs = torch.from_numpy(self.out_obs)
+        obs, next_obs = self._allocate_obs(shape)
         if self.frame_stack == 1:
             obs, next_obs = obs.squeeze(2), next_obs.squeeze(2)
         mask = None
@@ -86,14 +90,19 @@ class RingReplay(Rows):
             extras={"number": torch.from_numpy(self.sampled)},
         )
 
-    def _allocate_obs(self, shape: tuple[int, int]) -> None:
+    def _allocate_obs(self, shape: tuple[int, int]) -> torch.Tensor:
         """Both stacks of frames, [2, K, B, S, ...]; of grey images the stack lies last in memory."""
         self.stacked_last = self.frame_stack > 1 and len(self.spec.obs_shape) == 2
         stacked = (2, *shape, self.frame_stack, *self.spec.obs_shape)
         if self.stacked_last:
             stacked = (2, *shape, *self.spec.obs_shape, self.frame_stack)
+        if isinstance(self.obs, TensorFrames):
+            blank = self.obs.blank(stacked)
+            self.taken = blank.movedim(-1, 3) if self.stacked_last else blank
+            return self.taken
         self.memory = np.zeros(stacked, self.spec.obs_dtype)
         self.out_obs = np.moveaxis(self.memory, -1, 3) if self.stacked_last else self.memory
+        return torch.from_numpy(self.out_obs)
 
     @property
     def ready(self) -> bool:
@@ -125,9 +134,13 @@ class RingReplay(Rows):
 
     def _take_obs(self) -> None:
         """Copy the frames of both stacks into the batch."""
-        if isinstance(self.obs, LZ4Frames):
+        if isinstance(self.obs, TensorFrames):
+            self.obs.take(self.indices, self.taken)
+            return
+        if isinstance(self.obs, LZ4Frames | SegmentFrames):
             frames, places = self.obs.unpack(self.indices)
         else:
+            assert isinstance(self.obs, np.ndarray)
             frames, places = self.obs.reshape(-1, *self.spec.obs_shape), self.indices
         if self.stacked_last:
             stacks = (-1, *self.memory.shape[3:])

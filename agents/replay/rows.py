@@ -9,12 +9,14 @@ next rollout, and each is stored once.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from agents.contract import Array, Rollout, State
-from agents.replay.frames import LZ4Frames
+from agents.replay.frames import Frames, LZ4Frames, MakeFrames
 from agents.replay.prioritized import Priorities
+from agents.replay.segments import SegmentFrames
 from agents.replay.view import terminations
 from envs.contract import Spec
 from envs.kernel import kernel
@@ -35,18 +37,22 @@ class Rows:
         priorities: MakePriorities | None,
         compression: str = "none",
         acted_values: bool = False,
+        frames: MakeFrames | None = None,
     ) -> None:
         """Room for ``slots`` rows of every lane, the observation at `head` included.
 
         ``priorities(seeds, places)`` makes those to sample by; None: all alike. ``compression`` of
-        observations is "none" or "lz4". ``acted_values``: what acting thought of a row is kept as well.
+        observations is "none" or "lz4"; ``frames`` makes another place for them. ``acted_values``: what acting thought of a row is kept
+        as well.
         """
         self.spec, self.generators, self.lanes = spec, list(generators), lanes
         self.slots, self.end_on_life_loss = slots, end_on_life_loss
         self._head = 0
         shape = (slots, len(self.generators), lanes)
-        self.obs: Array | LZ4Frames
-        if compression == "lz4":
+        self.obs: Array | Frames
+        if frames is not None:
+            self.obs = frames(shape, spec)
+        elif compression == "lz4":
             self.obs = LZ4Frames(shape, spec)
         else:
             self.obs = np.zeros((*shape, *spec.obs_shape), spec.obs_dtype)
@@ -82,9 +88,10 @@ class Rows:
         """
         rows = rollout.rows
         skip = max(0, rows - (self.slots - 1))  # of a rollout longer than the ring only its end
-        known = np.arange(self._head + skip, self._head + rows + 1) % self.slots
+        numbers = np.arange(self._head + skip, self._head + rows + 1)
+        known = numbers % self.slots
         shape = (len(known), *self.first.shape[1:])
-        self.obs[known] = rollout.obs[skip:].reshape(*shape, *self.spec.obs_shape)
+        self.obs[self._at(numbers)] = rollout.obs[skip:].reshape(*shape, *self.spec.obs_shape)
         self.first[known] = rollout.first[skip:].reshape(shape)
         if self.spec.action_mask:
             mask = rollout.facts["action_mask"][skip:] != 0
@@ -100,7 +107,20 @@ class Rows:
             self.acted_q[stepped] = rollout.extras["q"][skip:].reshape(shape)
             self.acted_v[stepped] = rollout.extras["v"][skip:].reshape(shape)
         self._head += rows
+        self._hand_over(self._head)
         return self._head - len(stepped)
+
+    def _at(self, rows: Any) -> Any:
+        """Where rows' observations are, as what holds them counts."""
+        by_row = not isinstance(self.obs, np.ndarray) and self.obs.by_row
+        return rows if by_row else rows % self.slots
+
+    def _hand_over(self, until: int) -> None:
+        """Now that rows below ``until`` are there, full segments are somebody else's to keep."""
+        if isinstance(self.obs, SegmentFrames):
+            for index, start, stop in list(self.obs.filled(self.tail, until)):
+                self.obs.seal(index, start, self.rows(start, stop))
+            self.obs.let_go(self.tail)
 
     def draw_by_priority(self, draws: Array, weights: Array) -> Array:
         """Rows drawn by their priorities, [K, D] as row · lanes + lane, by uniform numbers [K, D].
@@ -125,17 +145,21 @@ class Rows:
 
     def rows(self, start: int, stop: int) -> dict[str, Array]:
         """Copies of rows start..stop-1, each array [stop - start, K, n, ...]."""
-        slots = np.arange(start, stop) % self.slots
-        return {name: array[slots] for name, array in self._columns().items()}
+        numbers = np.arange(start, stop)
+        columns, slots = self._columns(), numbers % self.slots
+        obs = columns.pop("obs")[self._at(numbers)]
+        return {"obs": obs, **{name: array[slots] for name, array in columns.items()}}
 
     def load_rows(self, start: int, rows: Mapping[str, Array]) -> None:
         """Put rows from `rows` back where they were; those older than `tail` are let go."""
         skip = max(0, self.tail - start)
-        slots = np.arange(start, start + len(rows["first"]))[skip:] % self.slots
+        numbers = np.arange(start, start + len(rows["first"]))[skip:]
         for name, array in self._columns().items():
-            array[slots] = rows[name][skip:]
+            where = self._at(numbers) if name == "obs" else numbers % self.slots
+            array[where] = rows[name][skip:]
+        self._hand_over(start + len(rows["first"]))
 
-    def _columns(self) -> dict[str, Array | LZ4Frames]:
+    def _columns(self) -> dict[str, Array | Frames]:
         names = ["obs", "first", "action", "reward", "terminated", "truncated"]
         names += ["action_mask"] if self.spec.action_mask else []
         names += ["acted_q", "acted_v"] if self.acted_values else []
@@ -170,7 +194,7 @@ class Rows:
         slot = self._head % self.slots
         return {
             "head": self._head,
-            "obs": self.obs[slot].copy(),
+            "obs": self.obs[self._at(self._head)].copy(),
             "first": self.first[slot].copy(),
             "action_mask": self.action_mask[slot].copy() if self.spec.action_mask else None,
             "generators": [generator.bit_generator.state for generator in self.generators],
@@ -181,7 +205,7 @@ class Rows:
         """Go on from a `state_dict`; the rows themselves are loaded by `load_rows`."""
         self._head = state["head"]
         slot = self._head % self.slots
-        self.obs[slot], self.first[slot] = state["obs"], state["first"]
+        self.obs[self._at(self._head)], self.first[slot] = state["obs"], state["first"]
         if self.spec.action_mask:
             self.action_mask[slot] = state["action_mask"]
         for generator, saved in zip(self.generators, state["generators"], strict=True):
@@ -192,7 +216,7 @@ class Rows:
     def keep(self, seeds: Sequence[int]) -> None:
         """Go on with the seeds at these positions of the group only."""
         for name, column in self._columns().items():
-            if isinstance(column, LZ4Frames):
+            if not isinstance(column, np.ndarray):
                 column.keep(seeds)
             else:
                 setattr(self, name, np.ascontiguousarray(column[:, list(seeds)]))

@@ -14,7 +14,10 @@ import numpy as np
 import torch
 
 from agents.contract import Array, Batch, Rollout, State
+from agents.replay.frames import MakeFrames
 from agents.replay.rows import MakePriorities, Rows
+from agents.replay.segments import SegmentFrames
+from agents.replay.tensor_frames import TensorFrames
 from agents.replay.window import window
 from agents.sequences import joined_blocks, pack
 from envs.contract import Spec
@@ -40,11 +43,17 @@ class SequenceReplay(Rows):
         reward_clip: float = math.inf,
         end_on_life_loss: bool = False,
         priorities: MakePriorities | None = None,
+        frames: MakeFrames | None = None,
     ) -> None:
-        """Room for ``capacity`` transitions a seed; ``batch_size`` sequences are drawn at a time."""
+        """Room for ``capacity`` transitions a seed; ``batch_size`` sequences are drawn at a time.
+
+        ``frames`` makes another place for observations than an array.
+        """
         self.span, self.burn_in, self.length = burn_in + length, burn_in, length
         slots = max(-(-capacity // lanes), self.span) + 1
-        super().__init__(spec, generators, lanes, slots, end_on_life_loss, priorities)
+        super().__init__(
+            spec, generators, lanes, slots, end_on_life_loss, priorities, frames=frames
+        )
         self.batch_size = batch_size
         self.options = (n_step, gamma, reward_scale, reward_clip)
         self.starts: list[int] = []  # rows at which rollouts began, oldest first
@@ -58,9 +67,12 @@ class SequenceReplay(Rows):
         self.sampled = np.zeros((seeds, size), np.int64)  # first row · lanes + lane
         self.importance = np.ones((seeds, size), np.float32)
         flat = (seeds, rows, size)  # time-major
-        self.out_obs = np.zeros(
-            (seeds, self.span + 1, size, *self.spec.obs_shape), self.spec.obs_dtype
-        )
+        shape = (seeds, self.span + 1, size, *self.spec.obs_shape)
+        if isinstance(self.obs, TensorFrames):
+            self.taken = self.obs.blank(shape)
+        else:
+            self.out_obs = np.zeros(shape, self.spec.obs_dtype)
+            self.taken = torch.from_numpy(self.out_obs)
         self.out_first = np.zeros((seeds, self.span + 1, size), np.bool_)
         self.out_action, self.out_end = np.zeros(flat, np.int64), np.zeros(flat, np.int64)
         self.out_reward, self.out_discount, self.out_counts, self.out_weight = (
@@ -120,7 +132,8 @@ class SequenceReplay(Rows):
         slots = (rows[:, None, :] + np.arange(self.span + 1)[:, None]) % self.slots
         seeds = np.arange(len(rows))[:, None, None]
         where = slots, seeds, lanes[:, None, :]
-        self.out_obs[:], self.out_first[:] = self.obs[where], self.first[where]
+        self._take_obs(where)
+        self.out_first[:] = self.first[where]
         if self.spec.action_mask:
             end = self.burn_in + self.out_end // self.batch_size
             slots = (rows[:, None, :] + end) % self.slots
@@ -128,13 +141,27 @@ class SequenceReplay(Rows):
         self.out_weight[:] = self.importance[:, None, :]
         self.batch.extras = {
             **pack(
-                torch.from_numpy(self.out_obs),
+                self.taken,
                 torch.from_numpy(self.out_first),
                 self._memory(rows, lanes),
             ),
             "counts": _rows(self.out_counts),
         }
         return self.batch
+
+    def _take_obs(self, where: tuple[Array, Array, Array]) -> None:
+        """Copy what is at these slots, seeds and lanes into the batch."""
+        if isinstance(self.obs, np.ndarray):
+            self.out_obs[:] = self.obs[where]
+            return
+        slots, seeds, lanes = where
+        places = (slots * len(self.generators) + seeds) * self.lanes + lanes
+        if isinstance(self.obs, TensorFrames):
+            self.obs.take(places, self.taken)
+        else:
+            assert isinstance(self.obs, SegmentFrames)
+            frames, at = self.obs.unpack(places)
+            self.out_obs[:] = frames[at]
 
     def _draw(self) -> None:
         for generator, draws in zip(self.generators, self.draws, strict=True):

@@ -23,12 +23,21 @@ SPEC = Spec((6, 5), np.dtype(np.uint8), 0, 3, obs_scale=1 / 255)
 
 
 def ring(
-    compression, seeds=2, lanes=3, capacity=40, n_step=2, frames=3, prioritized=False, spec=SPEC
+    compression,
+    seeds=2,
+    lanes=3,
+    capacity=40,
+    n_step=2,
+    frames=3,
+    prioritized=False,
+    spec=SPEC,
+    kept_in=None,
 ):
     return RingReplay(
         spec, [np.random.default_rng(k) for k in range(seeds)], lanes, capacity=capacity,
         batch_size=16, n_step=n_step, gamma=0.9, frame_stack=frames, compression=compression,
         priorities=(lambda k, places: Priorities(k, places, 0.6, 0.4, 100)) if prioritized else None,
+        frames=kept_in,
     )  # fmt: skip
 
 
