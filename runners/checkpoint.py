@@ -18,9 +18,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,7 +58,7 @@ from runners.state_tree import (
 )
 
 if TYPE_CHECKING:
-    from agents.contract import Replay
+    from agents.contract import Array, Replay
 
 KEEP = 2
 SEGMENT_ROWS = 1024  # L: large enough that files are few, small enough to hold one in memory
@@ -111,6 +112,7 @@ def save(
     seeds: Sequence[int],
     *,
     segment_rows: int = SEGMENT_ROWS,
+    there: Mapping[int, Json] = MappingProxyType({}),
 ) -> Path:
     """Write a checkpoint; afterwards the last two are kept.
 
@@ -122,6 +124,7 @@ def save(
         replay: its rows from tail to head are saved; None without one.
         seeds: those of the group that still train, in the order of the replay's columns.
         segment_rows: replay rows in a file; the same throughout a run.
+        there: segments that were written since the last checkpoint, by their index.
 
     Raises:
         DiskFault: the disk refused; older checkpoints are untouched, and nothing is left half done.
@@ -138,7 +141,7 @@ def save(
         written: list[Path] = []
         temporary, final = steps / f".tmp-{os.getpid()}", steps / step_name(lane_steps)
         try:
-            listed = _save_segments(folder, replay, list(seeds), segment_rows, written)
+            listed = _save_segments(folder, replay, list(seeds), segment_rows, there, written)
             _fill(temporary, lane_steps, state, replay, listed, list(seeds))
             _put(temporary, final)
         except BaseException:
@@ -155,12 +158,18 @@ def save(
 
 
 def _save_segments(
-    folder: Path, replay: Replay | None, seeds: list[int], size: int, written: list[Path]
+    folder: Path,
+    replay: Replay | None,
+    seeds: list[int],
+    size: int,
+    there: Mapping[int, Json],
+    written: list[Path],
 ) -> Json | None:
     """Write the full segments that no manifest lists yet; what the manifest is to say of replay."""
     if replay is None:
         return None
     known, size = _known_segments(folder / "checkpoints", size)
+    known |= there
     listed = []
     first, last = replay.tail // size, replay.head // size
     for index in range(first, last):
@@ -169,17 +178,25 @@ def _save_segments(
         if entry is None or entry["start"] > start or not set(seeds) <= set(entry["seeds"]):
             path = folder / "replay" / segment_name(index)
             existed = path.exists()  # of a line of history that was given up
-            stamp = files.replace(path, _rows(replay, start, stop), "segment")
+            entry = put_segment(path.parent, index, start, replay.rows(start, stop), seeds)
             if not existed:
                 written.append(path)
-            entry = {
-                "index": index, "file": path.name, "start": start, "stop": stop, "seeds": seeds,
-                **stamp._asdict(),
-            }  # fmt: skip
         listed.append(entry)
     return {
         "segment_rows": size, "tail": replay.tail, "head": replay.head,
         "open": max(last * size, replay.tail), "segments": listed,
+    }  # fmt: skip
+
+
+def put_segment(
+    folder: Path, index: int, start: int, rows: Mapping[str, Array], seeds: Sequence[int]
+) -> Json:
+    """Write a full segment's rows from ``start`` on; what a manifest is to say of it."""
+    path = folder / segment_name(index)
+    stamp = files.replace(path, _bytes(rows), "segment")
+    return {
+        "index": index, "file": path.name, "start": start, "stop": start + len(next(iter(rows.values()))),
+        "seeds": list(seeds), **stamp._asdict(),
     }  # fmt: skip
 
 
@@ -195,8 +212,7 @@ def _known_segments(steps: Path, size: int) -> tuple[dict[int, Json], int]:
     return {}, size
 
 
-def _rows(replay: Replay, start: int, stop: int) -> bytes:
-    rows = replay.rows(start, stop)
+def _bytes(rows: Mapping[str, Array]) -> bytes:
     return to_safetensors({name: np.ascontiguousarray(array) for name, array in rows.items()})
 
 
@@ -214,7 +230,7 @@ def _fill(
     arrays, rest = split(state)
     contents = {TENSORS: to_safetensors(arrays), STATE: to_bytes(rest)}
     if replay is not None and listed is not None and listed["open"] < replay.head:
-        contents[OPEN] = _rows(replay, listed["open"], replay.head)
+        contents[OPEN] = _bytes(replay.rows(listed["open"], replay.head))
     stamps = {
         name: files.write_new(folder / name, data, f"checkpoint.{name}")._asdict()
         for name, data in contents.items()

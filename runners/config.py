@@ -386,6 +386,9 @@ class Options:
     """processes that simulate, at lag 1 unless --lag says 0; 0: this process simulates"""
     ray: str = ""
     """Ray cluster that the workers run on, --async: auto, HOST:PORT, or local, a node of its own"""
+    replay_device: Literal["auto", "host", "device", "disk"] = "auto"
+    """where a replay keeps observations: host, the learner's device, or disk, for more than memory holds;
+    auto: the device where it is a GPU with room, else the host"""
     tensorboard: bool = False
     """write TensorBoard files too"""
     quiet: bool = False

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -41,6 +41,12 @@ from runners.sources.local import LocalSource
 from runners.timing import Times
 from runners.worker import MakeActor, MakeJournal, RolloutWorker
 
+if TYPE_CHECKING:
+    from agents.replay.frames import MakeFrames
+    from agents.replay.segments import Shelf
+
+Place = Literal["host", "device", "disk"]
+
 
 @dataclass
 class Setting:
@@ -53,6 +59,7 @@ class Setting:
     overlaps: bool  # they may simulate in a thread while the learner learns
     time_limit: int  # 0: episodes have no limit of their own
     agent: Any  # the agent's module
+    replay_device: Place = "host"  # where a replay keeps observations; it changes no bit
 
     def simulator(self, lanes: int, seed: int) -> VectorSimulator:
         """A simulator of the configuration's environment."""
@@ -126,8 +133,10 @@ def _mdp(config: RunConfig, spec: Spec) -> FiniteMDP | None:
         return None
 
 
-def make_learner(setting: Setting, seeds: Sequence[int]) -> Learner:
+def make_learner(setting: Setting, seeds: Sequence[int], shelf: Shelf | None = None) -> Learner:
     """The learner of a group, each seed drawing from its own streams.
+
+    ``shelf`` keeps a replay's full segments where the setting says disk.
 
     Raises:
         BadInput: the agent learns in a loop of its own, where only `runners.train` can have it learn.
@@ -136,17 +145,34 @@ def make_learner(setting: Setting, seeds: Sequence[int]) -> Learner:
         raise BadInput(
             f"{setting.config.agent} learns in a loop of its own: it is for runners.train alone"
         )
+    device = torch.device(setting.config.device)
+    frames = _frames(setting, device, shelf)
     learner: Learner = setting.agent.make_learner(
         setting.config.hyper,
         setting.spec,
         setting.config.lanes,
         [seeding.sequence(seed, Stream.LEARNER) for seed in seeds],
         [seeding.generator(seed, Stream.REPLAY) for seed in seeds],
-        torch.device(setting.config.device),
+        device,
+        **({} if frames is None else {"frames": frames}),
     )
     if setting.config.compile:
         learner.compile()  # type: ignore[attr-defined]  # the agents' table says that it can
     return learner
+
+
+def _frames(setting: Setting, device: torch.device, shelf: Shelf | None) -> MakeFrames | None:
+    """Where a replay is to keep its observations; None: in an array."""
+    if setting.replay_device == "device":
+        from agents.replay.tensor_frames import TensorFrames
+
+        return functools.partial(TensorFrames, device=device)
+    if setting.replay_device == "disk":
+        from agents.replay.segments import SegmentFrames
+
+        assert shelf is not None
+        return functools.partial(SegmentFrames, shelf=shelf)
+    return None
 
 
 def make_worker(

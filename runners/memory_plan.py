@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shutil
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,8 +27,10 @@ GB = 10**9
 LARGE = GB  # bytes, from which a run says what it will take
 
 
-def check_memory(setting: Setting, seeds: int, console: Console) -> None:
+def check_memory(setting: Setting, seeds: int, console: Console, out: str = "runs") -> None:
     """Say what the run will take where that is much; refuse what will not fit.
+
+    ``out`` is where run folders go, and with them a replay that is on disk.
 
     Raises:
         BadInput: it needs more than there is; the line tells what would fit.
@@ -40,9 +44,21 @@ def check_memory(setting: Setting, seeds: int, console: Console) -> None:
         raise BadInput(
             f"memory: {_told(parts)} are needed, and {_gb(there)} are there: take {' or '.join(others)}"
         )
+    if setting.replay_device == "disk":
+        _check_disk(plan.on_disk(group), Path(out).absolute())
     if total > LARGE:
         left = "" if there is None else f"; {_gb(there)} are there"
         console.message(f"memory: {_told(parts)}{left}")
+
+
+def _check_disk(size: int, out: Path) -> None:
+    """Whether a replay's segments will fit."""
+    there = shutil.disk_usage(next(p for p in (out, *out.parents) if p.exists())).free
+    if size > there:
+        raise BadInput(
+            f"replay_device: {_gb(size)} of replay are needed on disk, and {_gb(there)} are there at {out}: "
+            "take a smaller --replay-size or another --out"
+        )
 
 
 class MemoryPlan:
@@ -63,7 +79,8 @@ class MemoryPlan:
             device="cpu",
             compile=False,
         )
-        learner = make_learner(dataclasses.replace(setting, config=config), [0])
+        small_setting = dataclasses.replace(setting, config=config, replay_device="host")
+        learner = make_learner(small_setting, [0])
         self.replay = learner.replay
         state = learner.state_dict()
         state.pop("replay", None)
@@ -80,17 +97,41 @@ class MemoryPlan:
         if self.replay is not None:
             size = replay_size or self.size
             kept = self.replay.needs(size)
-            parts["replay"] = sum(kept.values())
-            row = sum(array.nbytes for array in self.replay.rows(0, 1).values())
+            arrays = self.replay.rows(0, 1)
+            row = sum(array.nbytes for array in arrays.values())
             rows = min(SEGMENT_ROWS, math.ceil(size / self.setting.config.lanes))
+            if self.setting.replay_device == "disk":  # one segment is filled, and the next begun
+                kept["frames"] = 2 * SEGMENT_ROWS * arrays["obs"].nbytes
+            elif self.setting.replay_device == "device" and not self._on_host:
+                kept["frames"] = 0
+            parts["replay"] = sum(kept.values())
             # a segment as arrays and as the bytes of a file; the leaves, half of the trees, too
             parts["checkpoints"] += 2 * rows * row + kept["priorities"]
         return {n: seeds * parts[n] for n in sorted(parts, key=parts.__getitem__, reverse=True)}
 
     def _networks(self) -> int:
         """The learner's tensors and a gradient, and copies for whoever acts: published, and the actor's own."""
-        on_host = self.setting.config.device == "cpu"
-        return (self.state + self.weights) * on_host + 2 * self.weights
+        return (self.state + self.weights) * self._on_host + 2 * self.weights
+
+    @property
+    def _on_host(self) -> bool:
+        """Whether the learner's device has no memory of its own."""
+        return self.setting.config.device == "cpu"
+
+    def on_device(self, seeds: int) -> dict[str, int]:
+        """What a learner on a GPU takes there, its replay's observations included."""
+        parts = {"networks": self.state + self.weights}
+        if self.replay is not None:
+            parts["replay"] = self.replay.needs(self.size)["frames"]
+        return {name: seeds * size for name, size in parts.items()}
+
+    def on_disk(self, seeds: int) -> int:
+        """What the files of a replay on disk take: a segment goes when no checkpoint lists it any more."""
+        assert self.replay is not None
+        row = sum(array.nbytes for array in self.replay.rows(0, 1).values())
+        rows = math.ceil(self.size / self.setting.config.lanes)
+        between = math.ceil(self.setting.config.checkpoint_every / self.setting.config.lanes)
+        return seeds * row * (rows + 2 * between + 2 * SEGMENT_ROWS)
 
     def _rollouts(self) -> int:
         """A rollout at the worker; a learner without a replay holds its stacks of frames as well."""
@@ -113,8 +154,18 @@ class MemoryPlan:
             found += [f"--replay-size {size}"] if size else []
         if self._compressed_fits(seeds, there):
             found.append("--replay-compression lz4")
+        if self._disk_fits(seeds, there):
+            found.append("--replay-device disk")
         count = _largest(fits, 1, seeds)
         return found + ([f"--seeds {count}"] if count else [])
+
+    def _disk_fits(self, seeds: int, there: int) -> bool:
+        """Whether it does with all but the newest observations on disk."""
+        plain = getattr(self.hyper, "replay_compression", "none") == "none"
+        if not self.size or not plain or self.setting.replay_device == "disk":
+            return False
+        plan = MemoryPlan(dataclasses.replace(self.setting, replay_device="disk"))
+        return sum(plan.parts(seeds).values()) <= there
 
     def _compressed_fits(self, seeds: int, there: int) -> bool:
         """Whether it does, where there is such a thing and it is allowed."""
@@ -126,7 +177,8 @@ class MemoryPlan:
             check_fit(config, self.setting.spec)
         except (BadInput, BadValue):
             return False
-        plan = MemoryPlan(dataclasses.replace(self.setting, config=config))
+        setting = dataclasses.replace(self.setting, config=config, replay_device="host")
+        plan = MemoryPlan(setting)
         return sum(plan.parts(seeds).values()) <= there
 
 

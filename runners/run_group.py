@@ -21,6 +21,7 @@ from runners.loop import run_loop
 from runners.outcome import read_result, write_results
 from runners.progress import Progress
 from runners.run_folder import Group, RunFolder
+from runners.shelf import FileShelf
 from runners.sources import Source
 from runners.timing import Times, time_sampling
 
@@ -55,15 +56,19 @@ def train_group(
             for skipped in loaded.skipped:
                 console.message(f"skipped {skipped}")
         active = group.seeds if loaded is None else loaded.seeds
-        learner = make_learner(setting, active)
+        shelf = None
+        if setting.replay_device == "disk":
+            shelf = FileShelf(run.group(group) / "replay", active, loaded)
+        learner = make_learner(setting, active, shelf)
         times = Times()
         source = make_source(
             setting, active, learner, workers, console.message, lambda: run.group(group), times
         )
         with closing(source), time_sampling(learner.replay, times):
             progress = _progress(
-                run, setting, group, threshold, console, stop_asked, learner, source, times, loaded
-            )
+                run, setting, group, threshold, console, stop_asked, learner, source, times, loaded,
+                shelf,
+            )  # fmt: skip
             try:
                 if loaded is None:
                     progress.checkpoint()
@@ -99,6 +104,7 @@ def _progress(
     source: Source,
     times: Times,
     loaded: Loaded | None,
+    shelf: FileShelf | None,
 ) -> Progress:
     """Everything of a group, at its start or where the checkpoint left it."""
     seeds = group.seeds
@@ -109,7 +115,9 @@ def _progress(
             "source": source.state_dict(),
             "progress": progress.state_dict(),
         }
-        checkpoint.save(run, group, progress.lane_steps, state, learner.replay, progress.active)
+        at, active = progress.lane_steps, progress.active
+        written = {} if shelf is None else shelf.written
+        checkpoint.save(run, group, at, state, learner.replay, active, **written)
 
     def save_weights(seed: int, which: str, params: Params) -> None:
         folder = run.seed(seed)

@@ -34,6 +34,7 @@ def run(
     stop_asked: Callable[[], int] = lambda: 0,
     workers: int = 0,
     ray: str = "",
+    replay_device: str = "auto",
 ) -> RunFolder:
     """Train the seeds of a configuration that are not trained yet, and summarise the run.
 
@@ -51,6 +52,7 @@ def run(
             under ``if __name__ == "__main__":``, for they import it.
         ray: address of the Ray cluster that they run on, where the configuration's source is ray. Of a
             program that is connected to one already that one is taken.
+        replay_device: where a replay keeps observations: auto, host, device or disk; no bit depends on it.
 
     Raises:
         BadInput, NoCheckpoint, DiskFault, RunFailed, Stopped, SimulatorError, WorkerLost: see
@@ -63,6 +65,7 @@ def run(
     from runners.crash_report import reported
     from runners.memory_plan import check_memory
     from runners.ray_cluster import connected
+    from runners.replay_place import place_of_replay
     from runners.resolve import threshold as threshold_of
     from runners.run_group import train_group as train_ours
     from runners.summary import summarise
@@ -86,8 +89,9 @@ def run(
 
         train_group = theirs.train_seed
         theirs.check_memory(setting, console)
-    elif entry.gradient:  # tables are small, and want no replay
-        check_memory(setting, len(seeds), console)
+    setting.replay_device = place_of_replay(setting, len(seeds), replay_device)
+    if entry.gradient and not entry.own_loop:  # tables are small, and want no replay
+        check_memory(setting, len(seeds), console, out)
     threshold = threshold_of(config.env)
     if tensorboard:
         from runners.tensorboard import require
@@ -237,6 +241,7 @@ def main(argv: Sequence[str]) -> int:
             stop_asked=SignalFlag(),
             workers=options.workers,
             ray=options.ray,
+            replay_device=options.replay_device,
         )
         drawn = curve.finish()
     if not drawn:

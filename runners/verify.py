@@ -68,7 +68,7 @@ def _train(settings: Path, options: Options, out: Path, kill_at: int = 0) -> Non
     command = [
         sys.executable, "-m", "runners.train", "--config", str(settings), "--quiet",
         "--seeds", str(options.seeds), "--seed", str(options.seed), "--out", str(out),
-        "--workers", str(options.workers),
+        "--workers", str(options.workers), "--replay-device", options.replay_device,
     ]  # fmt: skip
     environment = {name: value for name, value in os.environ.items() if name != "QLAB_FAULT"}
     if kill_at:

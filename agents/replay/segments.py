@@ -66,15 +66,17 @@ class SegmentFrames:
         frames = np.asarray(frames).reshape(len(rows), self.seeds, self.lanes, *self.frame)
         for index in np.unique(rows // length).tolist():
             here = rows // length == index
-            part = self.open.get(index) or self._opened(index)
+            part = self._opened(index)
             part.array[rows[here] - part.start] = frames[here]
         self.row_of[rows % self.slots] = rows
 
     def _opened(self, index: int) -> Stored:
-        length = self.shelf.segment_rows
-        shape = (length, self.seeds, self.lanes, *self.frame)
-        part = Stored(self.shelf.memory(shape, self.dtype), index * length, list(range(self.seeds)))
-        return self.open.setdefault(index, part)
+        """A segment that is being filled, from now on if need be."""
+        if index not in self.open:
+            length = self.shelf.segment_rows
+            memory = self.shelf.memory((length, self.seeds, self.lanes, *self.frame), self.dtype)
+            self.open[index] = Stored(memory, index * length, list(range(self.seeds)))
+        return self.open[index]
 
     def __getitem__(self, rows: Any) -> Array:
         """A copy of these rows' observations, ``[..., K, n, ...]``."""
@@ -87,7 +89,7 @@ class SegmentFrames:
 
     def _part(self, row: int) -> Stored:
         index = row // self.shelf.segment_rows
-        return self.full.get(index) or self.open[index]
+        return self.full.get(index) or self._opened(index)
 
     def unpack(self, places: Array) -> tuple[Array, Array]:
         """The observations at places of ``[slots K n]``, and which of them belongs where; negative ones stay so."""
