@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.contract import Array, Batch, LossOut, Network, Noise, Params, State, group_generators
+from agents.device.bridge import Bridge
 from agents.exploration import epsilon_greedy, greedy
 from agents.hyper import BadValue, Search, at_least, check, positive, unit
 from agents.learner import GradientLearner
@@ -235,8 +236,14 @@ class EnsembleActor:
         """An actor of as many seeds as there are generators, ``frames`` observations each."""
         self.parameters = FlatParameters(network)
         self.network = network.requires_grad_(False)
+        self.bridge = Bridge(self.parameters.flat.device)
         self.spec, self.frames, self.generators = spec, frames, generators
         self.epsilon = 0.0
+
+    def move(self, device: torch.device) -> None:
+        """Compute there from now on, which pays for many lanes."""
+        self.parameters = FlatParameters(self.network.to(device))
+        self.bridge = Bridge(self.parameters.flat.device)
 
     def initial_state(self, lanes: int) -> State:
         """No head yet, and no frames."""
@@ -267,9 +274,9 @@ class EnsembleActor:
 
     def members(self, seen: Array) -> Array:
         """Action values [K, H, n, A] of every head."""
-        with torch.inference_mode():
-            values: Array = self.network(torch.from_numpy(seen)).numpy()
-        return values
+        with torch.inference_mode(), self.bridge.crossed():
+            there = self.bridge.up({"seen": torch.from_numpy(seen)})
+            return self.bridge.down(self.network(there["seen"]))
 
     def values(self, seen: Array) -> Array:
         """Action values [K, n, A] of what the networks look at: the heads' means."""
@@ -283,7 +290,8 @@ class EnsembleActor:
 
     def load_params(self, params: Params) -> None:
         """Copy the weights and take ε."""
-        self.parameters.flat.copy_(params.tensors["flat"])
+        with self.bridge.crossed():
+            self.parameters.flat.copy_(params.tensors["flat"], non_blocking=True)
         self.epsilon = params.scalars["epsilon"]
 
 

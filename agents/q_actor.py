@@ -10,11 +10,14 @@ import torch
 from torch import Tensor
 
 from agents.contract import Array, Params, State
+from agents.device.bridge import Bridge
 from agents.exploration import epsilon_greedy, greedy, ladder
 from agents.layers import NO_NOISE
 from agents.networks import FlatParameters, QNetwork
 from agents.noise import NetworkNoise
 from agents.replay.stack import push
+
+_SEEN = "seen"  # among what is handed to a device: no noise is called so
 
 
 class QActor:
@@ -47,9 +50,15 @@ class QActor:
         self.exploring_values = exploring_values or action_values
         self.parameters = FlatParameters(network)
         self.network = network.requires_grad_(False)
+        self.bridge = Bridge(self.parameters.flat.device)
         self.generators = generators
         self.epsilon, self.ladder_alpha = 1.0, ladder_alpha
         self.tells_values = tells_values
+
+    def move(self, device: torch.device) -> None:
+        """Compute there from now on, which pays for many lanes."""
+        self.parameters = FlatParameters(self.network.to(device))
+        self.bridge = Bridge(self.parameters.flat.device)
 
     @property
     def stored(self) -> bool:
@@ -60,7 +69,8 @@ class QActor:
         """Nothing remembered, no frames yet: {} where the network looks at the present observation only."""
         n = self.network
         if n.memory is not None:
-            return {name: value.numpy() for name, value in n.memory.initial_state(lanes).items()}
+            state = n.memory.initial_state(lanes)
+            return {name: value.cpu().numpy() for name, value in state.items()}
         if n.frame_stack == 1:
             return {}
         shape = (len(self.generators), lanes, n.frame_stack - 1, *n.spec.obs_shape)
@@ -103,25 +113,30 @@ class QActor:
         explore: bool = False,
     ) -> tuple[Array, State]:
         """Action values [K, n, A] of one row of a sequence, and what is remembered after it."""
-        with torch.inference_mode():
+        with torch.inference_mode(), self.bridge.crossed():
+            noise = self.bridge.up(noise)
             features, memory = self._remember(obs, first, state, noise)
             values = self._action_values(self.network.decode(features, noise), explore)
-        return values, {name: value.numpy() for name, value in memory.items()}
+            return values, {name: self.bridge.down(value) for name, value in memory.items()}
 
     def _remember(
         self, obs: Array, first: Array, state: State, noise: Mapping[str, Tensor] = NO_NOISE
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        memory = {name: torch.from_numpy(value) for name, value in state.items()}
-        row = torch.from_numpy(obs).unsqueeze(1), torch.from_numpy(first).unsqueeze(1)
+        arrays = {"obs": obs, "first": first, **{f"m.{name}": m for name, m in state.items()}}
+        there = self.bridge.up({name: torch.from_numpy(array) for name, array in arrays.items()})
+        memory = {name: there[f"m.{name}"] for name in state}
+        row = there["obs"].unsqueeze(1), there["first"].unsqueeze(1)
         return self.network.remember(*row, memory, noise)
 
     def values(
         self, seen: Array, noise: Mapping[str, Tensor] = NO_NOISE, explore: bool = False
     ) -> Array:
         """Action values [K, n, A] of what the network looks at; without noise those of its means."""
-        with torch.inference_mode():
+        with torch.inference_mode(), self.bridge.crossed():
             if self.network.memory is None:
-                return self._action_values(self.network(torch.from_numpy(seen), noise), explore)
+                there = self.bridge.up({_SEEN: torch.from_numpy(seen), **noise})
+                noise = {name: there[name] for name in noise}
+                return self._action_values(self.network(there[_SEEN], noise), explore)
             features, _ = self._remember(*self._parts(seen))
             return self._action_values(self.network.decode(features), explore)
 
@@ -131,19 +146,20 @@ class QActor:
 
     def _action_values(self, out: Tensor, explore: bool) -> Array:
         chosen = self.exploring_values if explore else self.action_values
-        values: Array = (chosen(out) if chosen else out).numpy()
-        return values
+        return self.bridge.down(chosen(out) if chosen else out)
 
     def activations(self, seen: Array) -> list[Array]:
         """What every ReLU gives, [K, n, units, ...] each, for what the network looks at."""
-        with torch.inference_mode():
+        with torch.inference_mode(), self.bridge.crossed():
             if self.network.memory is None:
-                found = self.network.activations(torch.from_numpy(seen))
+                there = self.bridge.up({_SEEN: torch.from_numpy(seen)})
+                found = self.network.activations(there[_SEEN])
             else:
                 obs, first, state = self._parts(seen)
                 features, _ = self._remember(obs, first, state)
-                found = self.network.activations(torch.from_numpy(obs), features)
-        return [layer.numpy() for layer in found]
+                there = self.bridge.up({_SEEN: torch.from_numpy(obs)})
+                found = self.network.activations(there[_SEEN], features)
+            return [self.bridge.down(layer) for layer in found]
 
     def _parts(self, seen: Array) -> tuple[Array, Array, State]:
         """Observations, whether they are first ones, and memories, of what `_in_one_row` joined."""
@@ -159,7 +175,8 @@ class QActor:
 
     def load_params(self, params: Params) -> None:
         """Copy the weights and take ε."""
-        self.parameters.flat.copy_(params.tensors["flat"])
+        with self.bridge.crossed():
+            self.parameters.flat.copy_(params.tensors["flat"], non_blocking=True)
         self.epsilon = params.scalars["epsilon"]
 
 

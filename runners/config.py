@@ -79,6 +79,8 @@ class RunConfig:
     """rollouts that they may be ahead of it; 0: 4, where async"""
     device: Literal["cpu", "cuda"]
     """where the learner computes: auto, cpu or cuda"""
+    actor_device: Literal["cpu", "cuda"] = "cpu"
+    """where actions are computed: auto, cpu or cuda; auto: on cuda where the learner is and a block is large"""
     threads: Annotated[int, at_least(1)] = 1
     """in which the learner computes: more of them pay for wide networks where cores are idle"""
     fast_matmul: bool = False
@@ -111,6 +113,7 @@ class RunConfig:
         _check_async(self)
         _check_sequences(self)
         _check_compile(self)
+        _check_actor_device(self)
 
 
 def _check_blocks(config: RunConfig) -> None:
@@ -184,6 +187,14 @@ def _check_compile(config: RunConfig) -> None:
         raise BadInput("compile: a memory is unrolled, too long a graph to compile; --no-compile")
 
 
+def _check_actor_device(config: RunConfig) -> None:
+    if config.actor_device == "cpu":
+        return
+    if config.device == "cpu" or not AGENTS[config.agent].records:
+        why = "the learner computes on the cpu" if config.device == "cpu" else "it acts on the cpu"
+        raise BadInput(f"actor_device: got cuda, takes cpu for {config.agent}: {why}")
+
+
 _OWN = ("agent", "hyper", "env_options")  # not scalars: no flag of their own kind
 RUN_KINDS: dict[str, Kind] = {
     name: kind_of(hint)
@@ -252,6 +263,8 @@ def to_json(config: RunConfig) -> Json:
         for name, kind in kinds(type(config.hyper)).items()
     }
     run = {name: _plain(getattr(config, name), kind) for name, kind in RUN_KINDS.items()}
+    if config.device == "cpu":
+        del run["actor_device"]  # which can be no other: configurations of old keep their identity
     return {
         "agent": config.agent,
         **run,

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 import envs
-from agents.contract import Learner
+from agents.contract import Actor, Learner
 from agents.networks import is_image
 from envs.contract import (
     FiniteMDP,
@@ -198,7 +198,7 @@ def make_worker(
         seeds,
         c.lanes // c.block_size,
         make_simulator,
-        setting.make_actor,
+        functools.partial(_acting, setting),
         max_rows=c.rollout_length,
         reward_dtype=np.float64 if AGENTS[c.agent].tabular else np.float32,
         columns=columns,
@@ -206,6 +206,14 @@ def make_worker(
         make_journal=make_journal,
         times=times,
     )
+
+
+def _acting(setting: Setting, generators: Sequence[np.random.Generator]) -> Actor:
+    """An actor where the configuration says; others, who look at few lanes at a time, stay on the CPU."""
+    actor = setting.make_actor(generators)
+    if setting.config.actor_device != "cpu":
+        actor.move(torch.device(setting.config.actor_device))  # type: ignore[attr-defined]
+    return actor
 
 
 def make_source(

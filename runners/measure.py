@@ -43,10 +43,14 @@ def timed(work: Callable[[], Any], count: float) -> float:
 class Loop:
     """A learner and its source without records, evaluations or checkpoints."""
 
-    def __init__(self, config: RunConfig, seeds: int, workers: int = 0) -> None:
+    def __init__(
+        self, config: RunConfig, seeds: int, workers: int = 0, replay_device: str = "auto"
+    ) -> None:
         from runners import group
+        from runners.replay_place import place_of_replay
 
         setting = group.make_setting(config)
+        setting.replay_device = place_of_replay(setting, seeds, replay_device)
         self.config = config
         self.learner: Learner = group.make_learner(setting, range(seeds))
         self.source: Source = group.make_source(setting, range(seeds), self.learner, workers)

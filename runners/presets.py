@@ -31,6 +31,7 @@ RUN_DEFAULTS: Settings = {
     "async_": False,
     "max_lag": 0,
     "device": "auto",
+    "actor_device": "auto",
     "threads": 1,
     "fast_matmul": False,
     "compile": False,

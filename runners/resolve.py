@@ -29,10 +29,11 @@ if TYPE_CHECKING:
     from envs.contract import Spec
 
 FUSED_ROWS = 16_384  # of a fused source's rollouts; more gain nothing
+MANY_LANES = 64  # of a block: from so many on a GPU acts sooner than a core does, copies included
 MAX_LAG = 4  # of async workers: more than two learners' steps rarely differ by
 OPEN = {
     **dict.fromkeys(("steps", "eval_every", "checkpoint_every", "rollout_length", "block_size"), 0),
-    **dict.fromkeys(("backend", "source", "device"), "auto"),
+    **dict.fromkeys(("backend", "source", "device", "actor_device"), "auto"),
 }
 """The settings that may be left open, and the value that leaves them so."""
 
@@ -87,6 +88,9 @@ def resolve(agent: str, env: str, settings: Mapping[str, Any]) -> RunConfig:
     if entry.own_loop:
         sb3.settle(run, hyper)
     _resolve_lengths(run, entry)
+    if run["actor_device"] == "auto":
+        moves = run["device"] == "cuda" and entry.records and run["block_size"] >= MANY_LANES
+        run["actor_device"] = "cuda" if moves else "cpu"
     config = RunConfig(agent=agent, hyper=hyper, env=env, **run)
     if config.until_solved and threshold(env) is None:
         raise BadInput(f"until_solved: {env} has no reward threshold; give --steps instead")

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import importlib
 
 import numpy as np
 import pytest
 import torch
 
 from agents import AGENTS
-from agents.contract import Batch
+from agents.contract import Batch, Params
 from agents.device.graph import WARM_UP
 from agents.device.homeward import HostCopy, Post, is_ready
 from agents.device.machine import machine_of
 from agents.device.staging import Feed
+from agents.replay.tensor_frames import TensorFrames
 from runners.train import run
+from tests.agents.test_frames import Play, ring
 from tests.agents.test_graph import RECORDED, REMEMBER
 from tests.agents.test_groups import SEEDS as GROUP
 from tests.agents.test_groups import config_of
@@ -190,6 +194,88 @@ def test_a_step_that_waits_cannot_be_recorded():
     machine.record(lambda: x * 2.0)
     with pytest.raises(RuntimeError):
         machine.record(lambda: x * float(x.sum().item()))
+
+
+@pytest.mark.parametrize("frames", [1, 4])
+def test_a_replay_on_the_device_gives_the_batches_of_one_on_the_host(frames):
+    place = functools.partial(TensorFrames, device=CUDA)
+    host, there = (ring("none", frames=frames, prioritized=True, kept_in=p) for p in (None, place))
+    play, feed = Play(0, columns=6), Feed(CUDA)
+    for turn in range(30):
+        rollout = play.rollout(5)
+        host.add(rollout)
+        there.add(rollout)
+        if turn < 4:
+            continue
+        expected = {name: t.clone() for name, t in host.sample().tensors().items()}
+        with no_waiting() if turn > 6 else contextlib.nullcontext():
+            found = feed.batch(there.sample())
+        for name, tensor in found.tensors().items():
+            assert tensor.is_cuda
+            assert torch.equal(tensor.cpu(), expected[name]), name
+    assert (
+        host.rows(host.tail, host.head)["obs"] == there.rows(there.tail, there.head)["obs"]
+    ).all()
+    for replay in (host, there):
+        replay.keep([1])
+    assert torch.equal(there.sample().obs.cpu(), host.sample().obs)
+
+
+def test_updates_never_wait_with_the_replay_on_the_device():
+    """All of an update: sampling, gathering, the step, priorities of the update before."""
+    from runners.measure import Loop
+    from runners.resolve import make_config
+
+    config = make_config(
+        "dqn", "CartPole-v1", device="cuda", prioritized=True, learning_starts=200, steps=10**6,
+        compile=True,
+    )  # fmt: skip
+    for place in ("host", "device"):
+        with contextlib.closing(Loop(config, 2, replay_device=place)) as loop:
+            loop.run(10)
+            loop.update(WARM_UP + 2)
+            with no_waiting():
+                loop.update(20)
+
+
+@pytest.mark.parametrize(
+    ("name", "switches"), RECORDED[:1] + REMEMBER[:2] + [("bootstrapped_dqn", {})]
+)
+def test_an_actor_on_the_device_has_the_values_of_one_on_the_cpu(name, switches):
+    spec, module = SPECS["box"], importlib.import_module(AGENTS[name].module)
+    config = getattr(module, AGENTS[name].config)(**switches)
+    made = [module.make_actor(config, spec, [np.random.default_rng(0)]) for _ in range(2)]
+    here, there = made
+    there.move(CUDA)
+    flat = torch.randn(here.parameters.flat.shape, generator=torch.Generator().manual_seed(0)) * 0.1
+    params = Params(0, 0, Post(CUDA)({"flat": flat.to(CUDA)}), {"epsilon": 0.0})
+    for actor in made:
+        actor.load_params(params)
+    rng, states = np.random.default_rng(1), [actor.initial_state(256) for actor in made]
+    for turn in range(5):
+        obs = rng.normal(size=(1, 256, 4)).astype(np.float32)
+        first, seen = np.full((1, 256), turn == 0), []
+        for i, actor in enumerate(made):
+            _, states[i], extras = actor.act(obs, first, {}, states[i], False)
+            seen.append(extras["seen"])
+        np.testing.assert_allclose(
+            there.values(seen[0]), here.values(seen[0]), rtol=1e-3, atol=1e-4
+        )
+        for state in states[1]:
+            np.testing.assert_allclose(states[1][state], states[0][state], rtol=1e-3, atol=1e-4)
+
+
+def test_a_run_that_acts_on_the_device_goes_from_start_to_summary(tmp_path):
+    config = config_of("pqn", device="cuda", actor_device="cuda")
+    assert run(config, GROUP, str(tmp_path)).summary()["complete"]
+
+
+def test_bench_tells_how_long_the_device_idles(capsys):
+    from runners import bench
+
+    assert bench.main(["--device", "cuda", "--seconds", "0.3"]) == 0
+    lines = capsys.readouterr().out
+    assert all(word in lines for word in ("simulate", "act", "transfer", "sample", "learn", "idle"))
 
 
 @pytest.mark.parametrize("more", [{}, {"compile": True}], ids=["eager", "recorded"])

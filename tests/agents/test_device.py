@@ -11,7 +11,7 @@ from agents.device import homeward, priority_lag, staging
 from agents.device.homeward import HostCopy, OnTheWay, Post, is_ready
 from agents.device.machine import machine_of
 from agents.device.staging import Feed, Staging
-from tests.agents.slow_machine import CPU, SlowMachine
+from tests.agents.slow_machine import CPU, SlowMachine, SlowStream
 
 
 @pytest.fixture(params=[False, True], ids=["as late as may be", "as early as may be"])
@@ -182,7 +182,58 @@ def test_a_learner_by_way_of_the_machine_learns_the_same(monkeypatch):
 class Prompt(SlowMachine):
     """Its kernels are those of the CPU, which are done at once: only what stands beside them waits."""
 
+    def stream(self, urgent=False):
+        """An urgent one has kernels, an actor's."""
+        return SlowStream(eager=urgent)
+
     def current(self):
         found = super().current()
         found.eager = found.eager or found is self.kernels
         return found
+
+
+@pytest.mark.parametrize(
+    ("name", "hyper", "shape"),
+    [
+        ("dqn", {"frame_stack": 3}, "pixels"),
+        ("dqn", {"memory": "lstm", "noisy": True}, "box"),
+        ("rainbow", {}, "discrete"),
+        ("bootstrapped_dqn", {}, "box"),
+    ],
+)
+def test_an_actor_that_computes_elsewhere_acts_alike(name, hyper, shape, monkeypatch):
+    import importlib
+
+    from agents import AGENTS
+    from agents.device import bridge
+    from tests.agents.test_meta import SPECS
+
+    spec, module = SPECS[shape], importlib.import_module(AGENTS[name].module)
+    config = getattr(module, AGENTS[name].config)(**hyper)
+    rng = np.random.default_rng(0)
+
+    def played():
+        actor = module.make_actor(config, spec, [np.random.default_rng(k) for k in range(2)])
+        actor.parameters.flat.normal_(generator=torch.Generator().manual_seed(0))
+        if machine is not None:
+            actor.move(CPU)
+            assert actor.bridge.machine is machine
+        state, found = actor.initial_state(4), []
+        for turn in range(6):
+            obs = rng_obs[turn]
+            first = np.full((2, 4), turn == 0)
+            action, state, extras = actor.act(obs, first, {}, state, turn < 4)
+            found += [action, *extras.values(), *state.values()]
+            if turn >= 4:
+                found += [actor.values(extras["seen"]), *actor.activations(extras["seen"])]
+        return found
+
+    numbers = rng.integers(5, size=(6, 2, 4, *spec.obs_shape))
+    rng_obs = numbers if spec.num_states else numbers.astype(spec.obs_dtype)
+    machine = None
+    plain = played()
+    machine = Prompt()
+    for part in (bridge, homeward):
+        monkeypatch.setattr(part, "machine_of", lambda device: machine)
+    for a, b in zip(plain, played(), strict=True):
+        np.testing.assert_array_equal(a, b)

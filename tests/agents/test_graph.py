@@ -95,6 +95,40 @@ def test_what_is_recorded_on_a_gpu_and_what_is_not(monkeypatch):
         make_config("stream_q", "CartPole-v1", compile=True, steps=10**5)
 
 
+def test_actors_are_on_a_gpu_where_blocks_are_large(monkeypatch):
+    from agents.device import machine
+
+    def where(agent, **settings):
+        return make_config(agent, "CartPole-v1", steps=10**5, **settings).actor_device
+
+    assert where("pqn") == "cpu"  # there is no GPU
+    with pytest.raises(BadInput, match="actor_device: got cuda, takes cpu for pqn: the learner"):
+        where("pqn", actor_device="cuda")
+    monkeypatch.setattr(machine, "available", lambda: True)
+    many = {"lanes": 128}
+    found = [where("pqn", **many), where("dqn"), where("pqn", block_size=32, **many)]
+    assert found == ["cuda", "cpu", "cpu"]
+    assert where("pqn", actor_device="cpu", **many) == "cpu"
+    with pytest.raises(BadInput, match="it acts on the cpu"):
+        where("stream_q", actor_device="cuda")
+
+
+def test_a_configuration_of_a_cpu_says_nothing_of_actors(monkeypatch):
+    """Its identity is that of before there was a choice; on a GPU the choice is part of it."""
+    from agents.device import machine
+    from runners.config import config_id, from_json, to_json
+
+    here = make_config("pqn", "CartPole-v1", steps=10**5)
+    assert "actor_device" not in to_json(here)
+    monkeypatch.setattr(machine, "available", lambda: True)
+    there = [
+        make_config("pqn", "CartPole-v1", steps=10**5, actor_device=d) for d in ("cpu", "cuda")
+    ]
+    assert len({config_id(config) for config in (here, *there)}) == 3
+    for config in (here, *there):
+        assert from_json(to_json(config)) == config
+
+
 def test_each_shape_is_recorded_and_no_more_than_a_few_are():
     plain, graphed = (make_learner("dqn", SPECS["box"], CPU, lr=LR) for _ in range(2))
     machine = Recorder(changed(graphed))

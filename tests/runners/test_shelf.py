@@ -25,6 +25,7 @@ SMALL = {
     "lanes": 4, "rollout_length": 8, "steps": 1_600, "learning_starts": 100, "replay_size": 400, "batch_size": 8,
     "replay_ratio": 0.1, "eval_every": 800, "checkpoint_every": 400, "eval_episodes": 2, "final_episodes": 2,
 }  # fmt: skip
+SEQUENCES = {"memory": "lstm", "sequence_length": 8, "burn_in": 0, "batch_size": 2}
 
 
 @pytest.fixture(autouse=True)
@@ -48,10 +49,9 @@ def files_of(folder):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"prioritized": True},
-        {"memory": "lstm", "sequence_length": 8, "burn_in": 0, "batch_size": 2},
+        pytest.param({"prioritized": True}, id="transitions"),
+        pytest.param(SEQUENCES, id="sequences", marks=pytest.mark.slow),
     ],
-    ids=["transitions", "sequences"],
 )
 def test_a_run_has_the_same_bits_wherever_its_replay_is(tmp_path, settings):
     runs = [trained(tmp_path / place, place, **settings) for place in ("host", "disk", "device")]
@@ -64,7 +64,12 @@ def test_a_run_has_the_same_bits_wherever_its_replay_is(tmp_path, settings):
 
 
 @pytest.mark.parametrize(
-    ("before", "after"), [("disk", "disk"), ("host", "disk"), ("disk", "host")]
+    ("before", "after"),
+    [
+        ("disk", "disk"),
+        pytest.param("host", "disk", marks=pytest.mark.slow),
+        pytest.param("disk", "host", marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_goes_on_to_the_same_bits_wherever_its_replay_was(tmp_path, before, after):
     whole = trained(tmp_path / "whole", "host")
