@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -23,11 +24,15 @@ from agents.contract import (
     Rollout,
     State,
 )
-from agents.device import read_if_free, to_device
+from agents.device import read_if_free
+from agents.device.graph import GraphedStep
+from agents.device.homeward import Post
+from agents.device.machine import machine_of
+from agents.device.staging import Feed
 from agents.learner import keep_seeds, read_metrics, relative_distance, share, td_quantiles
 from agents.networks import FlatParameters
 from agents.optimizer import FlatAdam
-from agents.policy_actor import action_units, published
+from agents.policy_actor import action_units
 from agents.replay.ring import RingReplay
 from agents.running import Running
 from envs.contract import Spec
@@ -46,6 +51,14 @@ class Networks:
 Draws = Mapping[str, Tensor]
 
 
+class Due(NamedTuple):
+    """What an update does besides the critics' gradient step; its number tells, so the host knows."""
+
+    policy: bool
+    targets: bool
+    renorm: bool  # batch statistics are corrected by moving ones
+
+
 class ActorCriticHyper(Protocol):
     """What the learner reads of an agent's configuration, and its two losses."""
 
@@ -55,6 +68,8 @@ class ActorCriticHyper(Protocol):
     def policy_lr(self) -> float: ...
     @property
     def adam_beta1(self) -> float: ...
+    @property
+    def adam_eps(self) -> float: ...
     @property
     def replay_ratio(self) -> float: ...
     @property
@@ -115,6 +130,7 @@ class ActorCriticLearner:
         self.hyper, self.spec, self.replay = hyper, spec, replay
         self.generators = list(generators)
         self.seeds = len(self.generators)
+        self._recorded: dict[Due, GraphedStep] | None = None
         self._adopt(policy, critics, copy.deepcopy(policy), copy.deepcopy(critics))
         self.units = {
             name: value.to(self.device) for name, value in action_units(spec, self.seeds).items()
@@ -122,8 +138,7 @@ class ActorCriticLearner:
         self.statistics = Running(self.seeds, spec.obs_shape) if hyper.normalise_obs else None
         self.seen = self._seen()
         self.updates = self.lane_steps = self.version = 0
-        self._metrics: dict[str, Tensor] = {}
-        self._of_policy: dict[str, Tensor] = {}  # of its newest update
+        self._metrics: dict[str, Tensor] = {}  # the policy's of its newest update
 
     def _adopt(
         self,
@@ -138,11 +153,15 @@ class ActorCriticLearner:
         if policy is not None:
             self.fast["policy"] = FlatParameters(policy)
         self.optimizers = {
-            name: FlatAdam(parameters, math.inf, 1e-8, h.adam_beta1)
+            name: FlatAdam(parameters, math.inf, h.adam_eps, h.adam_beta1)
             for name, parameters in self.fast.items()
         }
         self.optimizer = self.optimizers["critics"]
         self.device = self.online.flat.device
+        self.feed, self.numbers = Feed(self.device), Feed(self.device)  # of batches, of statistics
+        self.post = Post(self.device)
+        if self._recorded is not None:
+            self.compile()
         self.networks = Networks(policy, critics, policy, critics)
         self.slow: dict[str, FlatParameters] = {}
         if "critics" in h.slow:
@@ -152,15 +171,19 @@ class ActorCriticLearner:
             self.slow["policy"] = FlatParameters(target_policy)
             self.networks.target_policy = target_policy
 
+    def compile(self) -> None:
+        """From now on take steps as recorded graphs, one for each kind, which is for GPUs."""
+        assert machine_of(self.device) is not None
+        self._recorded = {}
+
     def _seen(self) -> dict[str, Tensor]:
         """What observations are normalised by, on the device; {} where they are not."""
         if self.statistics is None:
             return {}
         mean, scale = self.statistics.mean, 1.0 / self.statistics.deviation()
-        return {
-            name: torch.from_numpy(value.astype(np.float32)).to(self.device, non_blocking=True)
-            for name, value in (("obs_mean", mean), ("obs_scale", scale))
-        }
+        arrays = {"obs_mean": mean.astype(np.float32), "obs_scale": scale.astype(np.float32)}
+        there = self.numbers({name: torch.from_numpy(array) for name, array in arrays.items()})
+        return {name: numbers.to(self.device) for name, numbers in there.items()}  # of meta too
 
     def observe(self, rollout: Rollout) -> None:
         """Put the rows into the replay and move the clock on."""
@@ -189,7 +212,7 @@ class ActorCriticLearner:
         Raises:
             NonFiniteLoss: a loss was NaN or infinite; the parameters are spoilt.
         """
-        batch = to_device(self.replay.sample(), self.device)
+        batch = self.feed.batch(self.replay.sample())
         total = self.step(batch, self.draw(batch))
         self.updates += 1
         if not math.isfinite(read_if_free(total)):
@@ -197,55 +220,72 @@ class ActorCriticLearner:
 
     def draw(self, batch: Batch) -> Draws:
         """All that is random in the step to come."""
-        return self.hyper.draw(self.networks, batch, self.generators, self._policy_due())
+        return self.hyper.draw(self.networks, batch, self.generators, self._due().policy)
 
-    def _policy_due(self) -> bool:
-        """Whether the next update is one of the policy too."""
-        return "policy" in self.fast and (self.updates + 1) % self.hyper.policy_period == 0
+    def _due(self) -> Due:
+        """What the next update does."""
+        h, number = self.hyper, self.updates + 1
+        policy = "policy" in self.fast and number % h.policy_period == 0
+        return Due(policy, number % h.target_period == 0, number > h.renorm_after)
 
     def step(self, batch: Batch, drawn: Draws) -> Tensor:
         """The part that runs on the device only. Returns the seeds' mean losses, summed."""
-        h, number = self.hyper, self.updates + 1
+        due = self._due()
+        batch = dataclasses.replace(batch, extras={**batch.extras, **self.seen})
+        total, out = self._step(due)(batch, share(batch), drawn, self.hyper.lr)
+        self._metrics = {**self._metrics, "loss": out.loss, **out.metrics}
+        return total
+
+    def _step(self, due: Due) -> Callable[[Batch, Tensor, Draws, float], tuple[Tensor, LossOut]]:
+        eager = functools.partial(self.eager, due)
+        if self._recorded is None:
+            return eager
+        machine = machine_of(self.device)
+        assert machine is not None
+        return self._recorded.setdefault(due, GraphedStep(eager, machine))
+
+    def eager(
+        self, due: Due, batch: Batch, share: Tensor, drawn: Draws, lr: float | Tensor
+    ) -> tuple[Tensor, LossOut]:
+        """One step of the critics down their losses, then of the policy and of slow copies where due."""
+        h, moments = self.hyper, Moments(due.renorm)
         batch = self._view(batch)
-        moments = Moments(renorm=number > h.renorm_after)
         out = h.critic_loss(self.networks, batch, drawn, moments)
-        total = self.optimizer.step(out.loss, share(batch), h.lr)
-        self._metrics = {"loss": out.loss.detach(), **out.metrics}
-        if self._policy_due():
+        total = self.optimizer.step(out.loss, share, lr)
+        metrics = out.metrics
+        if due.policy:
             own = h.policy_loss(self.networks, batch, drawn, moments)
-            total = total + self.optimizers["policy"].step(own.loss, share(batch), h.policy_lr)
-            self._of_policy = own.metrics
+            total = total + self.optimizers["policy"].step(own.loss, share, h.policy_lr)
+            metrics = {**metrics, **own.metrics}
         moments.absorb()
-        if number % h.target_period == 0:
+        if due.targets:
             for name, target in self.slow.items():
                 target.flat.lerp_(self.fast[name].flat, h.target_tau)
-        return total
+        return total, LossOut(out.loss.detach(), metrics)
 
     def _view(self, batch: Batch) -> Batch:
         """Observations as they are normalised, rows of numbers; actions in [-1, 1]."""
         centre, half = (self.units[name].unsqueeze(1) for name in ("action_centre", "action_half"))
         action = (batch.action.flatten(2) - centre) / half
-        obs, next_obs = (self._normalised(x) for x in (batch.obs, batch.next_obs))
+        obs, next_obs = (_normalised(x, batch.extras) for x in (batch.obs, batch.next_obs))
         return dataclasses.replace(batch, obs=obs, next_obs=next_obs, action=action)
 
-    def _normalised(self, obs: Tensor) -> Tensor:
-        x = obs.flatten(2).to(torch.float32)
-        if not self.seen:
-            return x
-        mean, scale = (self.seen[n].flatten(1).unsqueeze(1) for n in ("obs_mean", "obs_scale"))
-        return (x - mean) * scale
-
     def params(self) -> Params:
-        """Policy and critics in one buffer, what brings observations and actions into their units."""
-        flat = published(self.fast.values(), self.seeds)
+        """The policy, the critics, and what brings observations and actions into their units.
+
+        Where the critics hold the policy there are no others.
+        """
+        critics = self.online.flat.view(self.seeds, -1)  # members side by side
+        own = {"flat": critics}
+        if "policy" in self.fast:
+            own = {"flat": self.fast["policy"].flat, "critics": critics}
         scalars = {"uniform_actions": float(self.lane_steps < self.hyper.learning_starts)}
-        return Params(
-            self.version, self.lane_steps, {"flat": flat, **self.units, **self.seen}, scalars
-        )
+        tensors = self.post({**own, **self.units, **self.seen})
+        return Params(self.version, self.lane_steps, tensors, scalars)
 
     def metrics(self) -> dict[str, Array]:
         """Means [K] over the latest batch; waits for the device."""
-        return read_metrics({**self._metrics, **self._of_policy}, 1.0)
+        return read_metrics(self._metrics, 1.0)
 
     def health(self) -> dict[str, Tensor]:
         """[K] each: quantiles of the newest batch's TD errors, and how far the target has stayed behind."""
@@ -264,7 +304,6 @@ class ActorCriticLearner:
             "generators": [generator.get_state() for generator in self.generators],
             "statistics": {} if self.statistics is None else self.statistics.state_dict(),
             "metrics": dict(self._metrics),
-            "of_policy": dict(self._of_policy),
             "updates": self.updates,
             "lane_steps": self.lane_steps,
             "version": self.version,
@@ -284,10 +323,7 @@ class ActorCriticLearner:
         if self.statistics is not None:
             self.statistics.load_state_dict(state["statistics"])
             self.seen = self._seen()
-        self._metrics, self._of_policy = (
-            {name: torch.as_tensor(v) for name, v in state[key].items()}
-            for key in ("metrics", "of_policy")
-        )
+        self._metrics = {name: torch.as_tensor(v) for name, v in state["metrics"].items()}
         self.updates, self.lane_steps = state["updates"], state["lane_steps"]
         self.version = state["version"]
 
@@ -303,12 +339,18 @@ class ActorCriticLearner:
             optimizer.keep_from(before[name], rows[name])
         self.seeds = len(kept)
         self.units = {name: value[kept] for name, value in self.units.items()}
-        self._metrics, self._of_policy = (
-            {name: value[kept] for name, value in metrics.items()}
-            for metrics in (self._metrics, self._of_policy)
-        )
+        self._metrics = {name: value[kept] for name, value in self._metrics.items()}
         self.generators = [self.generators[k] for k in kept]
         self.replay.keep(kept)
         if self.statistics is not None:
             self.statistics.keep(kept)
             self.seen = self._seen()
+
+
+def _normalised(obs: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:
+    """Rows of numbers [K, B, all] of observations [K, B, ...], by statistics where there are any."""
+    x = obs.flatten(2).to(torch.float32)
+    if "obs_mean" not in statistics:
+        return x
+    mean, scale = (statistics[n].flatten(1).unsqueeze(1) for n in ("obs_mean", "obs_scale"))
+    return (x - mean) * scale

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from agents.contract import Array, Params, State
+from agents.device.bridge import Bridge
 from agents.networks import FlatParameters
 from agents.running import normalised
 from envs.contract import Spec
@@ -24,11 +25,6 @@ def action_units(spec: Spec, seeds: int) -> dict[str, Tensor]:
         name: torch.from_numpy(value.astype(np.float32)).expand(seeds, -1).contiguous()
         for name, value in (("action_centre", centre), ("action_half", half))
     }
-
-
-def published(parameters: Iterable[FlatParameters], seeds: int) -> Tensor:
-    """A copy of flat buffers as one [K, ...]; a critic's members [K E, D] lie side by side in it."""
-    return torch.cat([each.flat.reshape(seeds, -1) for each in parameters], -1)
 
 
 class PolicyActor:
@@ -49,9 +45,9 @@ class PolicyActor:
     ) -> None:
         """An actor of as many seeds as there are generators; ``policy`` None: the critics hold it."""
         self.spec, self.generators = spec, generators
-        networks = [critics] if policy is None else [critics, policy]
-        self.parameters = [FlatParameters(network.requires_grad_(False)) for network in networks]
-        self._critics, self.policy = networks[0], networks[-1]
+        self._critics = critics.requires_grad_(False)
+        self.policy = self._critics if policy is None else policy.requires_grad_(False)
+        self._place(torch.device("cpu"))
         self._unread: Tensor | None = (
             None  # the critics' newest weights, until somebody asks for values
         )
@@ -63,6 +59,21 @@ class PolicyActor:
         shape = (seeds, 1, width_of(spec)[0])
         self.mean, self.scale = np.zeros(shape, np.float32), np.ones(shape, np.float32)
         self.low, self.high = _bounds(spec)
+
+    def move(self, device: torch.device) -> None:
+        """Compute there from now on, which pays for many lanes."""
+        self._critics, self.policy = self._critics.to(device), self.policy.to(device)
+        self._place(device)
+
+    def _place(self, device: torch.device) -> None:
+        self.parameters = FlatParameters(self.policy)
+        self._of_critics = FlatParameters(self._critics) if self.apart else self.parameters
+        self.bridge = Bridge(device)
+
+    @property
+    def apart(self) -> bool:
+        """Whether there is a policy beside the critics."""
+        return self.policy is not self._critics
 
     def initial_state(self, lanes: int) -> State:
         """None: the observation is all there is."""
@@ -87,14 +98,18 @@ class PolicyActor:
         if self.uniform:
             return np.stack([g.uniform(-1.0, 1.0, shape) for g in self.generators])
         epsilon = np.stack([g.standard_normal(shape, np.float32) for g in self.generators])
-        with torch.inference_mode():
-            drawn: Array = self.policy.explore(self._input(obs), torch.from_numpy(epsilon)).numpy()
-        return drawn
+        with torch.inference_mode(), self.bridge.crossed():
+            rows = {"obs": self._input(obs), "epsilon": torch.from_numpy(epsilon)}
+            there = self.bridge.up(rows)
+            return self.bridge.down(self.policy.explore(there["obs"], there["epsilon"]))
 
     def _best(self, obs: Array) -> Array:
-        with torch.inference_mode():
-            best: Array = self.policy.mode(self._input(obs)).numpy()
-        return best
+        with torch.inference_mode(), self.bridge.crossed():
+            return self.bridge.down(self.policy.mode(self._up(obs)))
+
+    def _up(self, obs: Array) -> Tensor:
+        """What the networks look at, where they are."""
+        return self.bridge.up({"obs": self._input(obs)})["obs"]
 
     def _actions(self, action: Array) -> Array:
         """In the environment's units, within its bounds whatever rounding does."""
@@ -114,16 +129,16 @@ class PolicyActor:
 
     def _read(self) -> None:
         if self._unread is not None:
-            own = self.parameters[0].flat
-            own.copy_(self._unread.reshape(own.shape))
+            own = self._of_critics.flat
+            own.copy_(self._unread.reshape(own.shape), non_blocking=True)
             self._unread = None
 
     def members(self, seen: Array) -> Array:
         """What each critic expects of the policy's best action at observations [K, n, ...]: [K, E, n, 1]."""
-        with torch.inference_mode():
-            x = self._input(seen)
-            values: Array = self.critics(x, self.policy.mode(x)).mean(-1, keepdim=True).numpy()
-        return values
+        with torch.inference_mode(), self.bridge.crossed():
+            x = self._up(seen)
+            q: Tensor = self.critics(x, self.policy.mode(x))
+            return self.bridge.down(q.mean(-1, keepdim=True))
 
     def values(self, seen: Array) -> Array:
         """The same as the critics' mean: [K, n, 1]."""
@@ -132,19 +147,18 @@ class PolicyActor:
 
     def activations(self, seen: Array) -> list[Array]:
         """What every ReLU of the first critic gives there, [K, n, units] each."""
-        with torch.inference_mode():
-            x = self._input(seen)
-            return [layer.numpy() for layer in self.critics.activations(x, self.policy.mode(x))]
+        with torch.inference_mode(), self.bridge.crossed():
+            x = self._up(seen)
+            found = self.critics.activations(x, self.policy.mode(x))
+            return [self.bridge.down(layer) for layer in found]
 
     def load_params(self, params: Params) -> None:
         """Copy the policy's weights, and take statistics and units; acting needs no critics."""
-        flat = params.tensors["flat"]
-        width = self.parameters[0].flat.numel() // len(flat)
-        self._unread = flat[:, :width]
-        if len(self.parameters) > 1:
-            self.parameters[1].flat.copy_(flat[:, width:])
-        else:
-            self._read()  # they hold the policy
+        with self.bridge.crossed():
+            flat = params.tensors["flat"]
+            self.parameters.flat.copy_(flat, non_blocking=True)
+        if self.apart:
+            self._unread = params.tensors["critics"]
         self.centre, self.half = (
             params.tensors[name].numpy()[:, None] for name in ("action_centre", "action_half")
         )

@@ -32,6 +32,7 @@ from agents.hyper import BadValue, Range, Search, at_least, check, positive, uni
 from agents.layers import NO_NOISE
 from agents.networks import initialise
 from agents.policy_actor import PolicyActor, width_of
+from agents.replay.frames import MakeFrames
 from agents.replay.ring import RingReplay
 from agents.rules import td
 from agents.rules.actor_critic import pooled, soft_value, temperature_loss
@@ -51,6 +52,8 @@ class SACConfig:
     """that of the policy and its temperature"""
     adam_beta1: Annotated[float, Range(0.0, 0.999)] = 0.9
     """decay of Adam's mean"""
+    adam_eps: Annotated[float, positive()] = 1e-8
+    """Adam's epsilon"""
     gamma: Annotated[float, unit(), Search("linear", 0.95, 0.999)] = 0.99
     """discount per step"""
     batch_size: Annotated[int, at_least(1)] = 256
@@ -279,8 +282,8 @@ def dropout_mask(size: int, rate: float, generator: torch.Generator) -> Tensor:
     gaps = torch.empty(math.ceil(zeros + 6.0 * math.sqrt(zeros)) + 1, device=generator.device)
     places = gaps.geometric_(rate, generator=generator).cumsum(0, dtype=torch.float64) - 1.0
     mask = torch.full((size + 1,), 1.0 / (1.0 - rate), device=generator.device)
-    mask[places.clamp(max=size).to(torch.int64)] = 0.0  # those beyond the end share a place there
-    return mask[:size]
+    # those beyond the end share a place there
+    return mask.index_fill_(0, places.clamp(max=size).to(torch.int64), 0.0)[:size]
 
 
 def _masks(noise: Draws, of: str) -> Mapping[str, Tensor]:
@@ -325,14 +328,15 @@ def make_learner(
     learner_seeds: Sequence[np.random.SeedSequence],
     replay_generators: Sequence[np.random.Generator],
     device: torch.device,
+    frames: MakeFrames | None = None,
 ) -> ActorCriticLearner:
-    """A learner for a group of K seeds of ``lanes`` lanes each."""
+    """A learner for a group of K seeds of ``lanes`` lanes each; ``frames``: where its replay keeps observations."""
     policy, critics = make_networks(config, spec, len(learner_seeds), device)
     generators = group_generators(learner_seeds, device)
     initialise(policy, generators)
     initialise(critics, [g for g in generators for _ in range(config.critics)])
     replay = RingReplay(
         spec, replay_generators, lanes, capacity=config.replay_size, batch_size=config.batch_size,
-        n_step=config.n_step, gamma=config.gamma,
+        n_step=config.n_step, gamma=config.gamma, frames=frames,
     )  # fmt: skip
     return ActorCriticLearner(config, spec, policy, critics, replay, generators)

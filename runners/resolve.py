@@ -88,13 +88,17 @@ def resolve(agent: str, env: str, settings: Mapping[str, Any]) -> RunConfig:
     if entry.own_loop:
         sb3.settle(run, hyper)
     _resolve_lengths(run, entry)
-    if run["actor_device"] == "auto":
-        moves = run["device"] == "cuda" and entry.records and run["block_size"] >= MANY_LANES
-        run["actor_device"] = "cuda" if moves else "cpu"
+    _resolve_actor(run, entry)
     config = RunConfig(agent=agent, hyper=hyper, env=env, **run)
     if config.until_solved and threshold(env) is None:
         raise BadInput(f"until_solved: {env} has no reward threshold; give --steps instead")
     return config
+
+
+def _resolve_actor(run: dict[str, Any], entry: AgentEntry) -> None:
+    if run["actor_device"] == "auto":
+        moves = run["device"] == "cuda" and entry.records and run["block_size"] >= MANY_LANES
+        run["actor_device"] = "cuda" if moves else "cpu"
 
 
 def _check_loosely(run: Mapping[str, Any]) -> None:

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from agents import naf, sac, sac_named, td3
-from agents.actor_critic import Networks
+from agents import actor_critic, naf, sac, sac_named, td3
+from agents.actor_critic import Networks, _normalised
 from agents.batch_renorm import Moments
 from agents.contract import Batch, Rollout
 from agents.hyper import BadValue
 from envs.contract import Spec
+from tests.agents.slow_machine import Recorder
 
 CPU = torch.device("cpu")
 SPEC = Spec(
@@ -262,6 +263,29 @@ def test_a_target_moves_by_tau():
     torch.testing.assert_close(made.slow["critics"].flat, 0.75 * slow + 0.25 * made.online.flat)
 
 
+def test_a_recorded_update_of_each_kind_is_the_eager_one(monkeypatch):
+    config = td3.TD3Config(
+        normalise_obs=True, lr=2.0**-10
+    )  # the same in float32, which a graph reads
+    plain, graphed = learner(config, td3), learner(config, td3)
+    changed = [flat.flat for flat in (*graphed.fast.values(), *graphed.slow.values())]
+    for optimizer in graphed.optimizers.values():
+        changed += [optimizer.mean, optimizer.square, optimizer.count]
+    machine = Recorder(changed)
+    monkeypatch.setattr(actor_critic, "machine_of", lambda device: machine)
+    graphed.compile()
+    for made in (plain, graphed):
+        for turn in range(8):
+            made.observe(
+                rollout(1.0, obs=float(turn))
+            )  # which moves what observations are normalised by
+            made.update()
+            made.update()
+    assert machine.records == 2  # with the policy and without
+    for name, each in plain._flats().items():
+        torch.testing.assert_close(each.flat, graphed._flats()[name].flat, rtol=0, atol=0)
+
+
 def test_crossq_absorbs_statistics_of_both_halves_and_of_the_policy():
     made = learner(sac_named.CrossQConfig(policy_period=1))
     made.observe(rollout(1.0, obs=3.0))
@@ -308,7 +332,7 @@ def test_observations_are_normalised_by_what_came_so_far_and_actors_know():
     actor.load_params(params)
     seen = actor._input(np.full((1, 3, 1), 3.0, np.float32))
     torch.testing.assert_close(seen, torch.full((1, 3, 1), 2.0 * math.sqrt(5 / 6)))
-    torch.testing.assert_close(made._normalised(torch.full((1, 3, 1), 3.0)), seen)
+    torch.testing.assert_close(_normalised(torch.full((1, 3, 1), 3.0), made.seen), seen)
 
 
 def test_actions_are_uniform_until_learning_starts_and_within_bounds_always():

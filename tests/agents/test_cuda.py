@@ -23,7 +23,7 @@ from tests.agents.test_frames import Play, ring
 from tests.agents.test_graph import RECORDED, REMEMBER
 from tests.agents.test_groups import SEEDS as GROUP
 from tests.agents.test_groups import config_of
-from tests.agents.test_meta import GRADIENT_AGENTS, STEPS, batch_of, make_learner
+from tests.agents.test_meta import GRADIENT_AGENTS, STEPS, batch_of, make_learner, specs_of
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 pytestmark = pytest.mark.cuda
@@ -166,7 +166,7 @@ def test_priorities_come_over_when_they_are_asked_for():
 
 @pytest.mark.parametrize(("name", "switches"), RECORDED + REMEMBER)
 def test_a_recorded_step_is_the_eager_one_and_never_waits(name, switches):
-    spec = SPECS["box"]
+    spec = next(iter(specs_of(name).values()))
     eager, graphed = twins(name, spec, (CUDA, CUDA), **switches)
     before = eager.online.flat.cpu()
     graphed.compile()
@@ -242,7 +242,7 @@ def test_updates_never_wait_with_the_replay_on_the_device():
     ("name", "switches"), RECORDED[:1] + REMEMBER[:2] + [("bootstrapped_dqn", {})]
 )
 def test_an_actor_on_the_device_has_the_values_of_one_on_the_cpu(name, switches):
-    spec, module = SPECS["box"], importlib.import_module(AGENTS[name].module)
+    spec, module = next(iter(specs_of(name).values())), importlib.import_module(AGENTS[name].module)
     config = getattr(module, AGENTS[name].config)(**switches)
     made = [module.make_actor(config, spec, [np.random.default_rng(0)]) for _ in range(2)]
     here, there = made
