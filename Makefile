@@ -11,8 +11,8 @@ RUN    := $(VENV)/bin/python
 # Errors still show. Scripts in .venv/bin are never used: they hold absolute paths.
 PIP    := $(RUN) -m pip -qq --disable-pip-version-check --no-input install -c constraints.txt
 SOURCES := pyproject.toml constraints.txt
-# The extras that the tests need: sweeps, and every family of simulators.
-EXTRAS := sweep,atari,box2d,control,envpool,grid,jax,memory,minatar,mujoco
+# The extras that the tests need: sweeps, clusters, and every family of simulators.
+EXTRAS := sweep,ray,atari,box2d,control,envpool,grid,jax,memory,minatar,mujoco
 
 # One thread a process: two on a busy core are slower than one. Modules of other places stay out.
 export OMP_NUM_THREADS = 1

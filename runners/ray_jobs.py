@@ -143,6 +143,8 @@ class Cluster:
 
     def _look(self) -> None:
         self.jobs = [job for job in self.jobs if job.code is None]
+        if not self.jobs:
+            return
         unplaced = [job for job in self.jobs if job.spot is None]
         waited = max((time.monotonic() - job.began for job in unplaced), default=0.0)
         # where some run, the others will come to their turn

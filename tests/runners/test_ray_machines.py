@@ -7,6 +7,7 @@ import json
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -156,3 +157,24 @@ def test_where_nobody_listens(machines, tmp_path):
     training = Training(machines, tmp_path, steps=4_000, ray="10.77.0.1:6380")
     assert training.end()[0] == 2
     assert "no answer within 15 s" in training.said[0]
+
+
+def test_a_sweep_loses_a_machine_and_trains_all_its_trials(machines, tmp_path):
+    machines.add(2, cpus=2)
+    sweep = machines.start(
+        1, "-m", "runners.sweep", "dqn", "--env", "CartPole-v1", "--steps", "8000", "--trials", "4",
+        "--seeds", "1", "--final-seeds", "0", "--eval-episodes", "2", "--final-episodes", "2", "--set",
+        "lr=log:1e-4..1e-2", "--ray", "auto", "--out", str(tmp_path), "--quiet",
+    )  # fmt: skip
+    limit = time.monotonic() + 200
+    while len(list(tmp_path.glob("sweep-*/runs/*/seed-0/metrics.jsonl"))) < 4:
+        assert sweep.poll() is None, sweep.stderr.read()
+        assert time.monotonic() < limit
+        time.sleep(0.1)
+    machines.lose(2)
+    out, err = sweep.communicate(timeout=300)
+    assert sweep.returncode == 0, err
+    lines = (Path(out.strip()) / "trials.jsonl").read_text().splitlines()
+    found = [record for record in map(json.loads, lines) if "status" in record]
+    assert [record["status"] for record in found] == ["done"] * 4
+    assert sum(record["attempts"] for record in found) == 4 + 2  # two were trained there
