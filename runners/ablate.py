@@ -41,7 +41,14 @@ example:
 
 exit status: those of train; 2 for an agent that has no switches
 """
-NOT_HERE = ("fresh", "resume", "tensorboard", "verify_resume", "workers")  # of train's options
+NOT_HERE = (
+    "fresh",
+    "resume",
+    "tensorboard",
+    "verify_resume",
+    "workers",
+    "ray",
+)  # of train's options
 
 
 def ablate(

@@ -94,6 +94,7 @@ def plan(
 
 NOT_HERE = (
     "env", "seeds", "seed", "out", "quiet", "fresh", "resume", "tensorboard", "verify-resume", "workers",
+    "ray",
     "help",
 )  # fmt: skip
 """Flags of train that say what this command says itself, or that several processes cannot share."""

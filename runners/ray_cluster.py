@@ -119,6 +119,11 @@ def check(address: str) -> None:
 
 def why(said: str) -> str:
     """What Ray's client died of, in a line."""
+    if "RAY_AUTH_MODE is currently 'disabled'" in said:
+        return (
+            "the cluster asks for a token, and none is sent from here: export RAY_AUTH_MODE=token, and have the "
+            "head node's ~/.ray/auth_token here"
+        )
     if "InvalidAuthToken" in said:
         return (
             "the cluster takes another token; this machine's is in RAY_AUTH_TOKEN or ~/.ray/auth_token and has "

@@ -59,7 +59,7 @@ def _summary(
         **_exact(setting, done),
         "alarms": alarms_of({seed: run.seed(seed).read_health().records for seed in found}),
         "forced_resets": 0
-        if setting.resumable
+        if setting.resumable or config.source == "ray"
         else sum(forced_resets(config, r["lane_steps"]) for r in done),
         "reproducible": not (config.async_ or replaced),
         "workers_replaced": replaced,

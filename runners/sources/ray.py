@@ -206,7 +206,8 @@ class RaySource:
         if not node or now - self.lost_at.get(node, -TOGETHER) >= TOGETHER:
             self.lives.lose(told, self.replaced - (member.place is not None))
         self.lost_at[node] = now
-        self.say(f"{told}; replaced, its {blocks_of(member.task.columns)} new episodes")
+        begun = f"replaced, its {blocks_of(member.task.columns)} new episodes"
+        self.say(f"{told}; {begun if member.place else 'asked for again'}")
         anew = Member(replace(member.task, life=self._new_life()))
         anew.done = member.done
         self.members[self.members.index(member)] = anew

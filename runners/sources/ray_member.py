@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -15,6 +16,10 @@ from runners.sources.ray_worker import Collected, Failed, Place, RayWorker, Task
 
 FETCH_LIMIT = 60.0  # seconds for what is ready to come over the network
 BEAT_AFTER = 5.0  # seconds without an answer until it is asked for a sign of life
+TELLING = (
+    re.compile(r"Worker exit detail: (.*?)(?=\. Some common causes|$)", re.MULTILINE),
+    re.compile(r"RPC error: (.*?)(?= rpc_code|$)", re.MULTILINE),
+)
 BESIDE = "beside"  # the thread of calls that do not wait for a rollout
 
 
@@ -111,18 +116,24 @@ class Member:
 
     def _how_it_died(self, error: RayError) -> str:
         if self.place is None:
-            return f"it could not be made: {_gist(error)}"
+            return f"it could not be made: {gist(error)}"
         if all(node.node_id != self.place.node_id for node in ray_cluster.nodes()):
             return f"its node {self.place.address} is gone"
-        return f"it died on {self.place.address}: {_gist(error)}"
+        return f"it died on {self.place.address}: {gist(error)}"
 
     def kill(self) -> None:
         """End it now."""
         ray_cluster.end(self.actor)
 
 
-def _gist(error: RayError) -> str:
-    """The line that tells most of what Ray says over many."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if "Error" in line or "exit" in line or "killed" in line]
-    return (telling or lines or [type(error).__name__])[-1][:300]
+def gist(error: Exception) -> str:
+    """What tells most of all that Ray says over many lines."""
+    said = re.sub(r"\x1b\[\d+m", "", str(error))
+    for telling in TELLING:
+        if found := telling.search(said):
+            return found[1]
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    last = (lines or [type(error).__name__])[-1][:300]
+    if "No module named" in last:
+        return f"{last}: every machine needs the lab and its simulators installed"
+    return last

@@ -100,6 +100,10 @@ This process on node 10.0.0.1 was started with:
     ("said", "told"),
     [
         (f"W gcs_client\n{AUTH}RPC error: InvalidAuthToken: x\nConnectionError: y", "another token"),
+        (
+            f"{AUTH}RPC error: InvalidAuthToken: x. Note: RAY_AUTH_MODE is currently 'disabled' (not 'token').",
+            "none is sent from here: export RAY_AUTH_MODE=token",
+        ),
         (f"{AUTH}Token authentication is enabled but no authentication token was found.", "no token here"),
         ("Check failed: Ray couldn't find an authentication token. Create", "no token here"),
         (VERSIONS, "the cluster runs Ray 2.60.0, Python 3.11.7, this is Ray 2.61.0, Python 3.12.1"),

@@ -10,7 +10,7 @@ import pytest
 from envs.contract import SimulatorError
 from runners import group as groups
 from runners.errors import WorkerLost
-from runners.sources import ray_worker
+from runners.sources import Plan, ray_worker
 from tests.runners import faulty
 from tests.runners.fake_ray import World
 from tests.runners.test_process_source import Run
@@ -245,6 +245,18 @@ def test_other_code_on_a_machine_is_said_once(world, told, monkeypatch):
     ]
 
 
+def test_no_more_is_begun_than_the_lag_allows(world):
+    """However far a plan looks ahead."""
+    plan = Plan(8, None)
+    for _ in range(6):
+        plan = plan._replace(following=plan)
+    with Run(2, **KEYS) as run:
+        run.source.publish(run.learner.params())
+        for _ in range(2):
+            run.source.next(plan)
+            assert run.source.pending == 3
+
+
 def test_what_is_handed_over_lives_until_the_next_one(world):
     """And no longer: its memory is used again."""
     with Run(2, **KEYS) as run:
@@ -256,3 +268,32 @@ def test_what_is_handed_over_lives_until_the_next_one(world):
         second = run.source.next(plan._replace(following=None))
         assert np.shares_memory(first.obs, second.obs)
         assert not np.array_equal(kept, second.obs)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            "The actor died unexpectedly before finishing this task.\n\tpid: 7\nThe actor is dead because its "
+            "worker process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: Worker unexpectedly "
+            "exits with a connection error code 2. End of file. Some common causes include: (1) the",
+            "Worker unexpectedly exits with a connection error code 2. End of file",
+        ),
+        (
+            "The actor 87 is unavailable: The actor is temporarily unavailable: RpcError: RPC error: "
+            "recvmsg:Connection reset by peer rpc_code: 14. The task may or may not have",
+            "recvmsg:Connection reset by peer",
+        ),
+        (
+            "The actor died because of an error raised in its creation task, \x1b[36mray::B\x1b[39m\n   ^^^\n"
+            "ModuleNotFoundError: No module named 'runners'",
+            "ModuleNotFoundError: No module named 'runners': every machine needs the lab and its simulators "
+            "installed",
+        ),
+        ("", "RuntimeError"),
+    ],
+)
+def test_what_ray_says_of_a_death_becomes_a_line(world, said, told):
+    from runners.sources import ray_member
+
+    assert ray_member.gist(RuntimeError(said)) == told
