@@ -172,7 +172,7 @@ class PQNLearner:
         seeds, rows = len(self.generators), rollout.rows
         self.lane_steps += rows * self.lanes
         self.version += 1
-        there = self.feed(self._columns(rollout))
+        there = self.feed.move(self._columns(rollout))
         obs, first = there["obs"], there["first"]
         mask = there["mask"].flatten(1, 2) if "mask" in there else None
         self._memory = {n.removeprefix("m."): m for n, m in there.items() if n.startswith("m.")}
@@ -299,7 +299,7 @@ class PQNLearner:
         """Of columns [K, R, ...] what stands at [K, B] of the second axis."""
         length = next(iter(columns.values())).shape[1]
         flat = (index + np.arange(len(index))[:, None] * length).reshape(-1)
-        at = self.places({"at": torch.from_numpy(flat)})["at"]
+        at = self.places.move({"at": torch.from_numpy(flat)})["at"]
         return {
             name: column.flatten(0, 1)[at].view(*index.shape, *column.shape[2:])
             for name, column in columns.items()

@@ -292,6 +292,22 @@ def bench_continuous() -> Iterator[Row]:
     return bench_continuous.continuous()
 
 
+def bench_device(kind: str, seconds: float) -> Iterator[Row]:
+    """Where a run's time goes: simulate, act, transfer, sample, learn; and how long a GPU idles."""
+    from runners import bench_device
+
+    return bench_device.device(kind, seconds)
+
+
+def _check_device(kind: str, seconds: float) -> None:
+    from agents.device.machine import available
+
+    if kind == "cuda" and not available():
+        raise BadInput("--device: no CUDA device is at hand; take --device cpu")
+    if not seconds > 0:
+        raise BadInput(f"--seconds: got {seconds}, takes a number above 0")
+
+
 SIMULATORS = "simulators"
 SUBJECTS: dict[str, Callable[[], Iterable[Row]]] = {
     "help": bench_help,
@@ -334,6 +350,13 @@ def main(argv: Sequence[str]) -> int:
         help="of simulators (1 8 32 128 1024, where a family's memory allows it)",
     )  # fmt: skip
     parser.add_argument(
+        "--device", choices=["cpu", "cuda"], default="",
+        help="where a run's time goes with the learner there, and how long a GPU idles",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seconds", type=float, default=6.0, metavar="S", help="of each loop of --device (6)"
+    )
+    parser.add_argument(
         "--picture", metavar="PNG", help="draw the simulators' speeds into this file"
     )
     asked = parser.parse_args(argv)
@@ -348,6 +371,11 @@ def main(argv: Sequence[str]) -> int:
     for name in named:
         if name not in subjects:
             raise BadInput(f"{name!r}: no such subject{nearest(name, subjects)}")
+    if asked.device:
+        if named:
+            raise BadInput(f"--device: is a table of its own; leave {' '.join(named)} out")
+        _check_device(asked.device, asked.seconds)
+        named, subjects = ["device"], {"device": partial(bench_device, asked.device, asked.seconds)}
     import torch
 
     from runners import provenance

@@ -59,12 +59,12 @@ class Loop:
     def run(self, rollouts: int) -> None:
         """The loop of `runners.loop`, for so many rollouts."""
         for _ in range(rollouts):
-            self.learner.observe(self.source.next(self._plan()))
+            self.learner.observe(self.source.next(self.plan()))
             for _ in range(self.learner.updates_due()):
                 self.learner.update()
             self.source.publish(self.learner.params())
 
-    def _plan(self) -> Plan:
+    def plan(self) -> Plan:
         """A run without an end: what may be begun ahead is."""
         from runners.sources import Plan
 
@@ -76,7 +76,7 @@ class Loop:
     def simulate(self, rollouts: int) -> None:
         """Rollouts alone."""
         for _ in range(rollouts):
-            self.source.next(self._plan())
+            self.source.next(self.plan())
 
     def close(self) -> None:
         """End the source."""

@@ -77,7 +77,7 @@ class Feed:
         machine = machine_of(device)
         self.staging = Staging(machine) if machine else None
 
-    def __call__(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def move(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Tensors by name; those that are there already stay as they are."""
         if self.staging is None:
             return dict(tensors)
@@ -86,4 +86,4 @@ class Feed:
 
     def batch(self, batch: Batch) -> Batch:
         """A batch; valid, as every batch is, until the next one."""
-        return batch if self.staging is None else Batch.of(self(batch.tensors()))
+        return batch if self.staging is None else Batch.of(self.move(batch.tensors()))

@@ -45,7 +45,7 @@ class TensorFrames:
         """Put observations ``[..., K, n, ...]`` where they belong."""
         at = np.atleast_1d(slots)
         rows = np.ascontiguousarray(frames).reshape(len(at), *self.shape[1:], *self.frame)
-        there = self.feed({"slots": torch.from_numpy(at), "frames": torch.from_numpy(rows)})
+        there = self.feed.move({"slots": torch.from_numpy(at), "frames": torch.from_numpy(rows)})
         self._slots.index_copy_(0, there["slots"], there["frames"])
 
     def __getitem__(self, slots: Any) -> Array:
@@ -61,7 +61,7 @@ class TensorFrames:
     def take(self, places: Array, out: Tensor) -> None:
         """Copy the observations at places of ``[slots K n]`` into ``out`` [*places, ...]; -1: a blank one."""
         at = np.where(places < 0, len(self.frames) - 1, places).ravel()
-        there = self.feed({"at": torch.from_numpy(at)})["at"]
+        there = self.feed.move({"at": torch.from_numpy(at)})["at"]
         out.copy_(self.frames.index_select(0, there).view(*places.shape, *self.frame))
 
     def keep(self, seeds: Sequence[int]) -> None:

@@ -128,12 +128,12 @@ def test_batches_are_copied_while_the_host_goes_on():
     """The host's memory is filled again at once, as a replay does."""
     feed, host = Feed(CUDA), torch.empty(2, 64, 4, 84, 84, dtype=torch.uint8)
     seen = torch.empty(20, device=CUDA)
-    feed({"obs": host})
+    feed.move({"obs": host})
     torch.cuda.synchronize()
     with no_waiting():
         for turn in range(20):
             host.fill_(turn)
-            there = feed({"obs": host})["obs"]
+            there = feed.move({"obs": host})["obs"]
             busy = there.to(torch.float32)
             for _ in range(20):
                 busy = busy * 1.0
