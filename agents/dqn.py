@@ -148,7 +148,7 @@ class DQNConfig:
     end_on_life_loss: bool = False
     """a lost life ends the episode for the learner"""
     bf16: bool = False
-    """convolutions and the layer behind them in bfloat16; float32 elsewhere"""
+    """convolutions and the layer behind in bfloat16, on a GPU all hidden layers; else float32"""
 
     def __post_init__(self) -> None:
         check(self)

@@ -50,6 +50,11 @@ class Search:
             raise ValueError(f"{self}: takes the lower end first, above 0 where it has a logarithm")
 
 
+@dataclass(frozen=True)
+class Later:
+    """A setting that came later: a configuration that has its default says nothing of it, as those before."""
+
+
 def positive(high: float = math.inf) -> Range:
     """Greater than 0, up to ``high``."""
     return Range(0, high, low_open=True)
@@ -73,6 +78,7 @@ class Kind:
     choices: tuple[Any, ...] = ()  # of a Literal
     ranges: tuple[Range, ...] = ()  # all of them hold
     many: bool = False
+    later: bool = False  # see `Later`
 
     def __str__(self) -> str:
         if self.choices:
@@ -103,7 +109,8 @@ def kind_of(hint: Any) -> Kind:
     if hasattr(hint, "__metadata__"):
         ranges = tuple(extra for extra in hint.__metadata__ if isinstance(extra, Range))
         inner = kind_of(get_args(hint)[0])
-        return dataclasses.replace(inner, ranges=inner.ranges + ranges)
+        later = inner.later or any(isinstance(extra, Later) for extra in hint.__metadata__)
+        return dataclasses.replace(inner, ranges=inner.ranges + ranges, later=later)
     if get_origin(hint) is Literal:
         return Kind(type(get_args(hint)[0]), choices=get_args(hint))
     if get_origin(hint) is tuple and get_args(hint)[1:] == (...,):

@@ -88,14 +88,17 @@ class QNetwork(nn.Module):
             memory: "none", "lstm" or "attention", behind the hidden layers (IQN: before the last).
             memory_size: its width.
             context: newest steps that attention looks at.
-            bf16: convolutions, and the linear layer behind them, compute in bfloat16; noisy ones never do.
+            bf16: convolutions, and the linear layer behind them, compute in bfloat16, beside a CPU all hidden
+                ones; noisy ones and the last never do, and parameters are float32.
         """
         super().__init__()
         self.spec, self.frame_stack = spec, frame_stack
         self.num_states, self.num_actions = spec.num_states, spec.num_actions
         self.dueling, self.outputs = dueling, outputs
         self.seeds, self.device, self.noisy_sigma = seeds, device, noisy_sigma
-        self.bf16 = bf16 and is_image(spec)
+        # products of matrices are what a GPU does many times faster then; a core gains by large ones alone
+        everywhere = bf16 and device.type != "cpu"
+        self.bf16 = bf16 and (is_image(spec) or everywhere)
         layers: list[nn.Module] = []
         width = frame_stack * (spec.num_states or math.prod(spec.obs_shape))
         if is_image(spec):
@@ -115,7 +118,9 @@ class QNetwork(nn.Module):
                 self.embedding, now = CosineEmbedding(seeds, width, device), behind
             if not size:
                 break
-            now.append(self._linear(width, size, f"hidden{i}", self.bf16 and i == 0))
+            now.append(
+                self._linear(width, size, f"hidden{i}", everywhere or (self.bf16 and i == 0))
+            )
             if layer_norm:
                 now.append(GroupLayerNorm(seeds, size, device))
             now.append(ReLU())

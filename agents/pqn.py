@@ -35,7 +35,7 @@ from agents.device.homeward import Post
 from agents.device.machine import machine_of
 from agents.device.staging import Feed
 from agents.exploration import linear
-from agents.hyper import BadValue, Search, at_least, check, positive, unit
+from agents.hyper import BadValue, Later, Search, at_least, check, positive, unit
 from agents.layers import NO_NOISE
 from agents.learner import keep_seeds, read_metrics, share, td_quantiles
 from agents.networks import FlatParameters, QNetwork, initialise
@@ -95,6 +95,8 @@ class PQNConfig:
     """numbers in it"""
     end_on_life_loss: bool = False
     """a lost life ends the episode for the learner"""
+    bf16: Annotated[bool, Later()] = False
+    """convolutions and the layer behind in bfloat16, on a GPU all hidden layers; else float32"""
 
     def __post_init__(self) -> None:
         check(self)
@@ -389,6 +391,7 @@ def make_network(config: PQNConfig, spec: Spec, seeds: int, device: torch.device
     return QNetwork(
         spec, seeds, config.hidden, layer_norm=config.layer_norm, dueling=False, device=device,
         frame_stack=config.frame_stack, memory=config.memory, memory_size=config.memory_size,
+        bf16=config.bf16,
     )  # fmt: skip
 
 

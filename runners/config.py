@@ -261,6 +261,7 @@ def to_json(config: RunConfig) -> Json:
     hyper = {
         name: _plain(getattr(config.hyper, name), kind)
         for name, kind in kinds(type(config.hyper)).items()
+        if not (kind.later and getattr(config.hyper, name) == _default(config.hyper, name))
     }
     run = {name: _plain(getattr(config, name), kind) for name, kind in RUN_KINDS.items()}
     if config.device == "cpu":
@@ -271,6 +272,10 @@ def to_json(config: RunConfig) -> Json:
         "env_options": dict(config.env_options),
         "hyper": hyper,
     }
+
+
+def _default(hyper: Any, name: str) -> Any:
+    return next(field.default for field in dataclasses.fields(hyper) if field.name == name)
 
 
 def _plain(value: Any, kind: Kind) -> Any:

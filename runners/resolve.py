@@ -183,8 +183,8 @@ def check_fit(config: RunConfig, spec: Spec) -> None:
             f"replay_compression: {config.env}'s observations are no images of bytes, which is what "
             "gains by it; take --replay-compression none"
         )
-    images = len(spec.obs_shape) in (2, 3)
-    if getattr(config.hyper, "bf16", False) and not (images or AGENTS[config.agent].continuous):
+    used = len(spec.obs_shape) in (2, 3) or config.device != "cpu"
+    if getattr(config.hyper, "bf16", False) and not (used or AGENTS[config.agent].continuous):
         raise BadInput(f"bf16: {config.env} shows no images, so nothing would use it; leave it out")
     if AGENTS[config.agent].tabular and not spec.num_states:
         others = ", ".join(name for name, entry in AGENTS.items() if entry.gradient)

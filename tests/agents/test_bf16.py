@@ -135,3 +135,48 @@ def test_a_step_reads_nothing(switches, spec):
 def test_without_images_it_is_refused():
     with pytest.raises(BadInput, match="bf16: CartPole-v1 shows no images"):
         make_setting(make_config("dqn", "CartPole-v1", bf16=True))
+
+
+def bf16_layers(network):
+    return [layer.bf16 for layer in network.modules() if isinstance(layer, GroupLinear)]
+
+
+def test_on_a_gpu_all_hidden_layers_are_of_it():
+    """Meta stands for any device that is no CPU; the last layer and all parameters stay float32."""
+    box = Spec((4,), np.float32, 0, 3)
+    config = dqn.DQNConfig(hidden=(8, 8, 8), bf16=True)
+    for device, spec, expected in (
+        (META, box, [True, True, True, False]),
+        (META, SPEC, [True, True, True, False]),
+        (CPU, SPEC, [True, False, False, False]),
+        (CPU, box, [False] * 4),
+    ):
+        network = dqn.make_network(config, spec, 2, device)
+        assert bf16_layers(network) == expected
+        assert all(leaf.dtype == torch.float32 for leaf in network.parameters())
+
+
+def test_pqn_has_it_too():
+    from tests.agents.test_meta import make_learner
+
+    plain, small = (
+        make_learner("pqn", SPEC, CPU, bf16=bf16, frame_stack=4, hidden=(64,)).network
+        for bf16 in (False, True)
+    )
+    obs = batch_of(0, seeds=2).obs
+    with torch.no_grad():
+        assert 0 < relative(small(obs), plain(obs)) < 2e-2
+
+
+def test_a_setting_that_came_later_changes_an_identity_only_where_it_is_used():
+    from runners.config import config_id, from_json, to_json
+
+    none, plain, used = (
+        make_config("pqn", "ALE/Breakout-v5", **changes)
+        for changes in ({}, {"bf16": False}, {"bf16": True})
+    )
+    assert "bf16" not in to_json(plain)["hyper"]
+    assert config_id(none) == config_id(plain) != config_id(used)
+    for config in (plain, used):
+        assert from_json(to_json(config)) == config
+    assert "bf16" in to_json(make_config("dqn", "CartPole-v1"))["hyper"]  # which had it before

@@ -94,8 +94,8 @@ def moved(noise):
     return {name: tensor.to(CUDA) for name, tensor in noise.items()}
 
 
-def close(a, b):
-    torch.testing.assert_close(a.online.flat.cpu(), b.online.flat.cpu(), rtol=1e-2, atol=1e-3)
+def close(a, b, atol=1e-3):
+    torch.testing.assert_close(a.online.flat.cpu(), b.online.flat.cpu(), rtol=1e-2, atol=atol)
 
 
 def differs(learner, before):
@@ -115,7 +115,8 @@ def test_a_step_never_waits_and_gives_the_numbers_of_the_cpu(name, switches, spe
     with no_waiting():
         for batch, some in away[1:]:
             there.step(batch, some)
-    close(there, here)
+    # a CPU takes bfloat16 for fewer layers
+    close(there, here, atol=4e-3 if "bf16" in switches else 1e-3)
     differs(here, before)
 
 
