@@ -242,11 +242,12 @@ def bench_sb3() -> list[Row]:
 
 
 def bench_replay() -> Iterator[Row]:
-    """Priorities of a million rows beside cpprb's; what frames of a game take, beside SB3's."""
+    """Priorities of a million rows beside cpprb's; what frames of a game take, beside SB3's and on disk."""
     from runners import bench_replay
 
     yield from bench_replay.priorities()
     yield from bench_replay.frames()
+    yield from bench_replay.disk()
 
 
 def bench_family() -> Iterator[Row]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import mmap
 import os
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -80,6 +84,72 @@ def frames() -> Iterator[Row]:
             yield Row(store.name, figure, against, rate / rates[0])
 
 
+def disk() -> Iterator[Row]:
+    """The same replay with its full segments on disk, where the kernel has them in memory and where it has nothing."""
+    try:
+        play = _play(ROWS)
+    except UnsupportedEnv as error:
+        yield Row(f"frames on disk: {error}", "", "")
+        return
+    held = _ours(play, "none")
+    with tempfile.TemporaryDirectory() as folder:
+        ring = _shelved(play, Path(folder))
+        cached, memory = turns(
+            partial(timed, lambda: _sample(ring), BATCHES * BATCH),
+            partial(timed, held.batches, BATCHES * BATCH),
+        )
+        against = f"{held.name}: {memory / 1e3:,.0f} k samples/s"
+        yield Row(
+            "frames on disk, all in the page cache",
+            f"{cached / 1e3:,.1f} k samples/s",
+            against,
+            cached / memory,
+        )
+        cold = _cold(ring, Path(folder))
+        yield Row(
+            "frames on disk, none of it in memory",
+            f"{cold / 1e3:,.1f} k samples/s",
+            against,
+            cold / memory,
+        )
+
+
+def _shelved(play: Rollout, folder: Path) -> RingReplay:
+    from agents.replay.segments import SegmentFrames
+    from runners.shelf import FileShelf
+
+    ring = _ring(play, frames=partial(SegmentFrames, shelf=FileShelf(folder, [0])))
+    _sample(ring, 1)
+    return ring
+
+
+def _sample(ring: RingReplay, batches: int = BATCHES) -> None:
+    for _ in range(batches):
+        ring.sample()
+
+
+def _cold(ring: RingReplay, folder: Path, batches: int = 20) -> float:
+    """Samples a second where each batch finds nothing of the files in memory."""
+    seconds = 0.0
+    for _ in range(batches):
+        for part in ring.obs.full.values():  # type: ignore[union-attr]
+            _mapping(part.array).madvise(mmap.MADV_DONTNEED)
+        for path in folder.iterdir():
+            with path.open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        start = time.perf_counter()
+        ring.sample()
+        seconds += time.perf_counter() - start
+    return batches * BATCH / seconds
+
+
+def _mapping(array: Any) -> mmap.mmap:
+    """What an array's memory is."""
+    while not isinstance(array, mmap.mmap):
+        array = array.obj if isinstance(array, memoryview) else array.base
+    return array
+
+
 class Store(NamedTuple):
     """A filled replay: its arrays' bytes, and what samples ``BATCHES`` batches from it."""
 
@@ -107,19 +177,19 @@ def _play(rows: int) -> Rollout:
 
 
 def _ours(play: Rollout, compression: str) -> Store:
+    ring = _ring(play, compression=compression)
+    name = "frames once" if compression == "none" else f"frames once, {compression}"
+    return Store(name, ring.nbytes, lambda: _sample(ring))
+
+
+def _ring(play: Rollout, **where: Any) -> RingReplay:
     spec = Spec(play.obs.shape[2:], play.obs.dtype, 0, 18)
     ring = RingReplay(
         spec, [np.random.default_rng(0)], LANES, capacity=ROWS * LANES, batch_size=BATCH, n_step=1,
-        gamma=0.99, frame_stack=STACK, compression=compression,
+        gamma=0.99, frame_stack=STACK, **where,
     )  # fmt: skip
     ring.add(play)
-
-    def batches() -> None:
-        for _ in range(BATCHES):
-            ring.sample()
-
-    name = "frames once" if compression == "none" else f"frames once, {compression}"
-    return Store(name, ring.nbytes, batches)
+    return ring
 
 
 def _sb3(play: Rollout, optimized: bool) -> Store:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import mmap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,9 +52,9 @@ class FileShelf:
                 self.folder.mkdir(exist_ok=True)
                 entry = put_segment(self.folder, index, start, rows, self.seeds)
                 self.entries[index] = entry
-            array = _mapped(self.folder / entry["file"], "obs", rows["obs"].dtype)
+            array, expect = _mapped(self.folder / entry["file"], "obs", rows["obs"].dtype)
         columns = [entry["seeds"].index(seed) for seed in self.seeds]
-        return Stored(array, entry["start"], columns)
+        return Stored(array, entry["start"], columns, expect)
 
     @property
     def written(self) -> dict[str, Any]:
@@ -66,15 +66,27 @@ class FileShelf:
         self.seeds = [self.seeds[k] for k in seeds]
 
 
-def _mapped(path: Path, name: str, dtype: np.dtype[Any]) -> Array:
-    """An array of a safetensors file, as it stands there."""
+def _mapped(path: Path, name: str, dtype: np.dtype[Any]) -> tuple[Array, Callable[[int], None]]:
+    """An array ``[rows, K, n, ...]`` of a safetensors file, as it stands there; and what has an item of it read soon.
+
+    Of a batch's items many are read at once so: one after the other each would be waited for.
+    """
     with path.open("rb") as file:
         whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     # a batch's rows lie all over the file: what stands beside them is not wanted
     whole.madvise(mmap.MADV_RANDOM)
-    size = int.from_bytes(whole[:8], "little")
-    described = json.loads(whole[8 : 8 + size])[name]
+    header = int.from_bytes(whole[:8], "little")
+    described = json.loads(whole[8 : 8 + header])[name]
     begins, ends = described["data_offsets"]
+    first = 8 + header + begins
     count = (ends - begins) // dtype.itemsize
-    flat: Array = np.frombuffer(whole, dtype, count, 8 + size + begins)
-    return flat.reshape(described["shape"])
+    flat: Array = np.frombuffer(whole, dtype, count, first)
+    array = flat.reshape(described["shape"])
+    size = array[0, 0, 0].nbytes
+
+    def expect(item: int) -> None:
+        at = first + item * size
+        page = at - at % mmap.PAGESIZE
+        whole.madvise(mmap.MADV_WILLNEED, page, at + size - page)
+
+    return array, expect

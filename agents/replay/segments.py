@@ -6,7 +6,7 @@ mapped from where it put them. Only segments that are not full are in memory. No
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,6 +23,8 @@ class Stored:
     array: Array
     start: int  # the number of its first row
     columns: list[int]  # where each of the K seeds is among its K'
+    expect: Callable[[int], None] | None = None
+    """Told the places ``(row K' + column) n + lane`` that are about to be read, so that they are on their way."""
 
 
 class Shelf(Protocol):
@@ -96,12 +98,19 @@ class SegmentFrames:
         # stacks overlap: those of a row and its successor have all frames but one in common
         unique, where = np.unique(places, return_inverse=True)
         found = np.zeros((len(unique), *self.frame), self.dtype)
-        slots, columns = np.divmod(unique, self.seeds * self.lanes)
+        blank = int(np.count_nonzero(unique < 0))
+        slots, columns = np.divmod(unique[blank:], self.seeds * self.lanes)
         rows = self.row_of[slots].tolist()
         seeds, lanes = (x.tolist() for x in np.divmod(columns, self.lanes))
-        for i in range(int(np.count_nonzero(unique < 0)), len(unique)):
-            part = self._part(rows[i])
-            found[i] = part.array[rows[i] - part.start, part.columns[seeds[i]], lanes[i]]
+        wanted = []
+        for row, seed, lane in zip(rows, seeds, lanes, strict=True):
+            part = self._part(row)
+            item = row - part.start, part.columns[seed], lane
+            wanted.append((part.array, item))
+            if part.expect:
+                part.expect((item[0] * part.array.shape[1] + item[1]) * self.lanes + lane)
+        for i, (array, item) in enumerate(wanted, blank):
+            found[i] = array[item]
         return found, np.where(places < 0, -1, where.reshape(places.shape))
 
     def filled(self, tail: int, until: int) -> Iterator[tuple[int, int, int]]:

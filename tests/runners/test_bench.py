@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from runners import bench, bench_advise, bench_family, bench_pipeline, bench_replay
+from runners import bench, bench_advise, bench_family, bench_pipeline, bench_replay, shelf
 from runners.resolve import make_config
 
 
@@ -168,6 +168,12 @@ def test_replays_hold_the_same_play(monkeypatch):
     assert not (play.first[1:] & play.first[:-1]).any()
     stacked = bench_replay._stacked(play, 9)
     assert (stacked == play.obs[6:10].swapaxes(0, 1)).all()
+    monkeypatch.setattr(shelf, "SEGMENT_ROWS", 16)
+    monkeypatch.setattr(bench_replay, "turns", lambda *works: [work() for work in works])
+    cached, cold = bench_replay.disk()
+    assert "in the page cache" in cached.what
+    assert "k samples/s" in cold.figure
+    assert cold.ratio > 0
     plain, small = (bench_replay._ours(play, kind) for kind in ("none", "lz4"))
     whole, half = (bench_replay._sb3(play, optimized) for optimized in (False, True))
     assert plain.bytes == (40 + 4) * 8 * (7_056 + 15)
