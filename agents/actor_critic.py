@@ -182,7 +182,7 @@ class ActorCriticLearner:
             return {}
         mean, scale = self.statistics.mean, 1.0 / self.statistics.deviation()
         arrays = {"obs_mean": mean.astype(np.float32), "obs_scale": scale.astype(np.float32)}
-        there = self.numbers({name: torch.from_numpy(array) for name, array in arrays.items()})
+        there = self.numbers.move({name: torch.from_numpy(array) for name, array in arrays.items()})
         return {name: numbers.to(self.device) for name, numbers in there.items()}  # of meta too
 
     def observe(self, rollout: Rollout) -> None:
