@@ -14,6 +14,7 @@ class AgentEntry(NamedTuple):
     stepwise: bool = False  # ... one for each step of an episode
     linear: bool = False  # learns weights of fixed features: needs rows of numbers
     compiles: bool = False  # its gradient step can be compiled
+    joins: bool = False  # several learners of it learn as one
     one_lane: bool = False  # learns from a single stream of steps: takes one lane a seed
     continuous: bool = False  # its actions are rows of numbers; the others' are one of a few
     own_loop: bool = False  # another library's, which simulates and learns in a loop of its own
@@ -105,35 +106,35 @@ AGENTS: dict[str, AgentEntry] = {
     ),
     "dqn": AgentEntry(
         "agents.dqn", "DQNConfig", "deep Q-network: replay, target network; every part of its family a switch",
-        "Mnih et al. 2015, arXiv:1312.5602", compiles=True,
+        "Mnih et al. 2015, arXiv:1312.5602", compiles=True, joins=True,
     ),
     "double_dqn": AgentEntry(
         "agents.dqn_named", "DoubleDQNConfig", "one network chooses the next action, the other values it",
-        "van Hasselt et al. 2016, arXiv:1509.06461", compiles=True,
+        "van Hasselt et al. 2016, arXiv:1509.06461", compiles=True, joins=True,
     ),
     "dueling_dqn": AgentEntry(
         "agents.dqn_named", "DuelingDQNConfig", "a state's value and its actions' advantages",
-        "Wang et al. 2016, arXiv:1511.06581", compiles=True,
+        "Wang et al. 2016, arXiv:1511.06581", compiles=True, joins=True,
     ),
     "c51": AgentEntry(
         "agents.dqn_named", "C51Config", "the distribution of returns on fixed places",
-        "Bellemare et al. 2017, arXiv:1707.06887", compiles=True,
+        "Bellemare et al. 2017, arXiv:1707.06887", compiles=True, joins=True,
     ),
     "qrdqn": AgentEntry(
         "agents.dqn_named", "QRDQNConfig", "the distribution of returns by its quantiles",
-        "Dabney et al. 2018, arXiv:1710.10044", compiles=True,
+        "Dabney et al. 2018, arXiv:1710.10044", compiles=True, joins=True,
     ),
     "iqn": AgentEntry(
         "agents.dqn_named", "IQNConfig", "any quantile of the return, as a function of its fraction",
-        "Dabney et al. 2018, arXiv:1806.06923", compiles=True,
+        "Dabney et al. 2018, arXiv:1806.06923", compiles=True, joins=True,
     ),
     "munchausen_dqn": AgentEntry(
         "agents.dqn_named", "MunchausenDQNConfig", "a softmax policy, rewarded for being sure",
-        "Vieillard et al. 2020, arXiv:2007.14430", compiles=True,
+        "Vieillard et al. 2020, arXiv:2007.14430", compiles=True, joins=True,
     ),
     "rainbow": AgentEntry(
         "agents.dqn_named", "RainbowConfig", "double, dueling, C51, noisy, prioritized, n-step together",
-        "Hessel et al. 2018, arXiv:1710.02298", compiles=True,
+        "Hessel et al. 2018, arXiv:1710.02298", compiles=True, joins=True,
     ),
     "r2d2": AgentEntry(
         "agents.dqn_named", "R2D2Config", "an LSTM that learns from sequences with stored states",
@@ -149,7 +150,7 @@ AGENTS: dict[str, AgentEntry] = {
     ),
     "pqn": AgentEntry(
         "agents.pqn", "PQNConfig", "parallel Q-network: Q(λ), LayerNorm, no replay, no target network",
-        "Gallici et al. 2024, arXiv:2407.04811",
+        "Gallici et al. 2024, arXiv:2407.04811", joins=True,
     ),
     "stream_q": AgentEntry(
         "agents.stream_q", "StreamQConfig", "Q(λ) that learns each step once, with bounded step sizes",

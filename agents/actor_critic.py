@@ -153,7 +153,7 @@ class ActorCriticLearner:
         if policy is not None:
             self.fast["policy"] = FlatParameters(policy)
         self.optimizers = {
-            name: FlatAdam(parameters, math.inf, h.adam_eps, h.adam_beta1)
+            name: FlatAdam(parameters, math.inf, h.adam_eps, beta1=h.adam_beta1)
             for name, parameters in self.fast.items()
         }
         self.optimizer = self.optimizers["critics"]

@@ -209,6 +209,23 @@ class Learner(Learned, Protocol):
         """The replay whose rows belong into a checkpoint; None without one."""
 
 
+class Reducer(Protocol):
+    """Joins a learner with others that hold the same parameters and learn from batches of their own.
+
+    All of them call the same methods in the same order, with tensors of the same shapes.
+    """
+
+    @property
+    def learners(self) -> int:
+        """How many there are, this one counted."""
+
+    def average(self, gradient: torch.Tensor) -> None:
+        """Turn each learner's tensor into the mean over all, in place."""
+
+    def largest(self, values: torch.Tensor) -> torch.Tensor:
+        """The largest of each value over all learners; ``values`` stay as they are."""
+
+
 class Replay(Protocol):
     """Rows of the last C time steps of all lanes, numbered from 0 since the start of the run."""
 

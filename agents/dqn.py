@@ -30,9 +30,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from agents import large_batch
 from agents.contract import Batch, Loss, LossOut, Network, Noise, group_generators
 from agents.heads import Categorical, Head, Quantile, Scalar, Target
-from agents.hyper import BadValue, Range, Search, at_least, check, positive, unit
+from agents.hyper import BadValue, Later, Range, Search, at_least, check, positive, unit
 from agents.layers import NO_NOISE
 from agents.learner import GradientLearner
 from agents.networks import QNetwork, initialise
@@ -149,6 +150,14 @@ class DQNConfig:
     """a lost life ends the episode for the learner"""
     bf16: bool = False
     """convolutions and the layer behind in bfloat16, on a GPU all hidden layers; else float32"""
+    optimizer: Annotated[Literal["adam", "lars", "lamb"], Later()] = "adam"
+    """rule of a gradient step; lars and lamb bound each layer's by the size of its weights"""
+    lr_scaling: Annotated[Literal["none", "linear", "sqrt"], Later()] = "none"
+    """how lr grows with the batch of all learners over reference_batch"""
+    reference_batch: Annotated[int, at_least(0), Later()] = 0
+    """the batch that lr was found with, for lr_scaling"""
+    warmup_steps: Annotated[int, at_least(0), Later()] = 0
+    """lane steps of learning over which lr rises to the scaled one"""
 
     def __post_init__(self) -> None:
         check(self)
@@ -180,6 +189,7 @@ class DQNConfig:
                 "value_rescale: c51's values have bounds already, which would be squashed; --no-value-rescale",
             ),
             *self._priority_conflicts(),
+            *large_batch.conflicts(self),
             (
                 self.memory != "none" and self.frame_stack > 1,
                 f"frame_stack: got {self.frame_stack}, takes 1 with a memory, which has the past already",
@@ -344,7 +354,11 @@ def make_learner(
         loss = over_sequences(loss, config.burn_in)
     fractions = config.atoms if config.distributional == "iqn" else 0
     noise = NetworkNoise(network, config.passes(), fractions)
-    return GradientLearner(config, loss, network, replay, noise or None, generators)
+    return GradientLearner(
+        config, loss, network, replay, noise or None, generators,
+        rule=large_batch.RULES[config.optimizer],
+        scaling=large_batch.scaling_of(config, config.batch_size),
+    )  # fmt: skip
 
 
 def _replay(

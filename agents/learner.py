@@ -23,6 +23,7 @@ from agents.contract import (
     Noise,
     NonFiniteLoss,
     Params,
+    Reducer,
     Rollout,
     State,
 )
@@ -33,9 +34,10 @@ from agents.device.machine import machine_of
 from agents.device.staging import Feed
 from agents.exploration import linear
 from agents.networks import FlatParameters
-from agents.optimizer import FlatAdam
+from agents.optimizer import FlatAdam, Rule
 
 if TYPE_CHECKING:  # a learner without replay shares this module and need not wait for numba
+    from agents.large_batch import Scaling
     from agents.replay.ring import RingReplay
     from agents.replay.sequence import SequenceReplay
 
@@ -117,12 +119,17 @@ class GradientLearner:
         noise: NoiseSource | None = None,
         generators: Sequence[torch.Generator] = (),
         statistics: Statistics | None = None,
+        rule: Rule | None = None,
+        scaling: Scaling | None = None,
     ) -> None:
+        """``rule`` of a step, None: Adam's; ``scaling`` of the learning rate."""
+        self.rule, self.scaling = rule, scaling
         self.hyper, self.replay, self.noise = hyper, replay, noise
         self.loss = _drawn(loss, noise)
         self.statistics = statistics
         self.generators = list(generators) if noise else []
         self._compiled: Step | None = None
+        self.reducer: Reducer | None = None
         self._adopt(network, copy.deepcopy(network))
         self.updates = 0
         self.lane_steps = 0
@@ -133,11 +140,24 @@ class GradientLearner:
 
     def _adopt(self, online: nn.Module, target: nn.Module) -> None:
         self.online, self.target = FlatParameters(online), FlatParameters(target)
-        self.optimizer = FlatAdam(self.online, self.hyper.max_grad_norm, self.hyper.adam_eps)
+        h = self.hyper
+        self.optimizer = FlatAdam(self.online, h.max_grad_norm, h.adam_eps, self.rule)
+        self.optimizer.average = self.reducer.average if self.reducer else None
         self.device = self.online.flat.device
         self.feed, self.post = Feed(self.device), Post(self.device)
         if self._compiled is not None:
             self.compile()
+
+    def join(self, reducer: Reducer) -> None:
+        """From now on be one of several learners, each with lanes, a replay and batches of its own.
+
+        Gradients are averaged over all before they are clipped, and importance weights are over the largest
+        of all batches: the step is that of one learner with all batches in one. The clock counts the lane
+        steps of all.
+        """
+        self.reducer = reducer
+        self.optimizer.average = reducer.average
+        self.replay.lanes_of_all = self.replay.lanes * reducer.learners
 
     def compile(self) -> None:
         """From now on take steps as one graph: compiled on a CPU, recorded on a GPU."""
@@ -160,7 +180,7 @@ class GradientLearner:
         self.replay.add(rollout)
         if self.statistics:
             self.statistics.observe(rollout, self.online.network)
-        self.lane_steps += rollout.rows * self.replay.lanes
+        self.lane_steps += rollout.rows * self.replay.lanes_of_all
         self.version += 1
 
     def updates_due(self) -> int:
@@ -196,11 +216,22 @@ class GradientLearner:
         if self.statistics:
             extras = {**batch.extras, **self.statistics.extras()}
             batch = dataclasses.replace(batch, extras=extras)
+        if self.reducer and batch.weight is not None:
+            heaviest = batch.extras["heaviest"]
+            over_all = batch.weight * (heaviest / self.reducer.largest(heaviest))
+            batch = dataclasses.replace(batch, weight=over_all)
         take = self._compiled or self.eager
-        total, out = take(batch, share(batch), drawn, self.hyper.lr)
+        total, out = take(batch, share(batch), drawn, self._rate())
         self._metrics = {"loss": out.loss.detach(), **out.metrics}
         self._priority = out.priority
         return total
+
+    def _rate(self) -> float:
+        """The step size of the update to come; a warm-up begins with learning."""
+        h, learners = self.hyper, self.reducer.learners if self.reducer else 1
+        if self.scaling is None:
+            return h.lr
+        return h.lr * self.scaling.factor(self.updates / h.replay_ratio, learners)
 
     def _write_priorities(self, lag: int) -> None:
         """Into the replay, all but those of the newest ``lag`` updates."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -13,6 +13,10 @@ from agents.contract import State
 from agents.layers import WIDE
 from agents.networks import FlatParameters
 
+Average = Callable[[Tensor], None]
+"""Turns a learner's tensor into the mean over all learners, in place."""
+Rule = Callable[["FlatAdam", Tensor, "float | Tensor", Tensor], None]
+"""Moves an optimizer's parameters and moments by a clipped gradient [K, D], a step size and `FlatAdam.bias`."""
 BETA1, BETA2 = 0.9, 0.999  # decay of the gradient's mean and of its square's
 
 
@@ -24,10 +28,19 @@ class FlatAdam:
     """
 
     def __init__(
-        self, parameters: FlatParameters, max_grad_norm: float, eps: float, beta1: float = BETA1
+        self,
+        parameters: FlatParameters,
+        max_grad_norm: float,
+        eps: float,
+        rule: Rule | None = None,
+        beta1: float = BETA1,
     ) -> None:
-        """``max_grad_norm`` bounds a seed's gradient; infinity: nothing does."""
-        self.parameters, self.beta1 = parameters, beta1
+        """``max_grad_norm`` bounds a seed's gradient; infinity: nothing does.
+
+        ``rule``: of the step once the gradient is clipped; None: Adam's.
+        """
+        self.parameters, self.rule, self.beta1 = parameters, rule, beta1
+        self.average: Average | None = None  # of gradients over several learners
         self.max_grad_norm = max_grad_norm
         self.eps = eps
         flat = parameters.flat
@@ -57,9 +70,16 @@ class FlatAdam:
         gradients = torch.autograd.grad(total, self.leaves)
         with torch.no_grad():
             self._take(gradients)
+            if self.average is not None:
+                self.average(self.grad)
+                # one learner's NaN is everybody's, so that all stop at the same update
+                total = total + 0.0 * self.grad.sum()
             # each seed's gradient to a norm of at most the bound, as `clip_grad_norm_` does
             if self.max_grad_norm < math.inf:
                 self.grad.renorm_(2, 0, self.max_grad_norm)
+            if self.rule is not None:
+                self._by_rule(self.grad, lr, self.bias())
+                return total.detach()
             self.count += 1
             torch._fused_adam_(
                 [self.parameters.flat], [self.grad], [self.mean], [self.square], [], [self.count],
@@ -94,11 +114,19 @@ class FlatAdam:
         """
         norm = torch.linalg.vector_norm(gradient, dim=-1, keepdim=True)
         gradient = gradient * (self.max_grad_norm / (norm + 1e-7)).clamp(max=1.0)
+        if self.rule is not None:
+            self._by_rule(gradient, lr, bias)
+            return
         self.count += 1
         self.mean.lerp_(gradient, 1.0 - self.beta1)
         self.square.lerp_(gradient.square(), 1.0 - BETA2)
         mean, square = self.mean / bias[0], self.square / bias[1]
         self.parameters.flat.sub_(lr * mean / (square.sqrt() + self.eps))
+
+    def _by_rule(self, gradient: Tensor, lr: float | Tensor, bias: Tensor) -> None:
+        assert self.rule is not None
+        self.count += 1
+        self.rule(self, gradient, lr, bias)
 
     def state_dict(self) -> State:
         return {"mean": self.mean, "square": self.square, "count": self.count}

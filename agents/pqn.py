@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 import numpy as np
 import torch
 
+from agents import large_batch
 from agents.contract import (
     Array,
     Batch,
@@ -25,6 +26,7 @@ from agents.contract import (
     Noise,
     NonFiniteLoss,
     Params,
+    Reducer,
     Rollout,
     State,
     group_generators,
@@ -42,7 +44,7 @@ from agents.networks import FlatParameters, QNetwork, initialise
 from agents.optimizer import FlatAdam
 from agents.q_actor import QActor
 from agents.replay.stack import stacks
-from agents.replay.view import reward_and_discount, terminations
+from agents.replay.view import lambda_view
 from agents.rules import multistep, td
 from agents.sequences import joined_blocks, pack, unrolled
 from envs.contract import Spec
@@ -97,9 +99,20 @@ class PQNConfig:
     """a lost life ends the episode for the learner"""
     bf16: Annotated[bool, Later()] = False
     """convolutions and the layer behind in bfloat16, on a GPU all hidden layers; else float32"""
+    optimizer: Annotated[Literal["adam", "lars", "lamb"], Later()] = "adam"
+    """rule of a gradient step; lars and lamb bound each layer's by the size of its weights"""
+    lr_scaling: Annotated[Literal["none", "linear", "sqrt"], Later()] = "none"
+    """how lr grows with the batch of all learners over reference_batch"""
+    reference_batch: Annotated[int, at_least(0), Later()] = 0
+    """the batch that lr was found with, for lr_scaling"""
+    warmup_steps: Annotated[int, at_least(0), Later()] = 0
+    """lane steps of learning over which lr rises to the scaled one"""
 
     def __post_init__(self) -> None:
         check(self)
+        for wrong, reason in large_batch.conflicts(self):
+            if wrong:
+                raise BadValue(reason)
         if self.memory != "none" and self.frame_stack > 1:
             raise BadValue(
                 f"frame_stack: got {self.frame_stack}, takes 1 with a memory, which has the past already"
@@ -128,6 +141,8 @@ class PQNLearner:
         self.config, self.lanes = config, lanes
         self.generators = list(generators)
         self._compiled: Step | None = None
+        self.reducer: Reducer | None = None
+        self.scaling = large_batch.scaling_of(config, config.minibatch_size)
         self._adopt(network)
         self.updates = self.lane_steps = self.version = 0
         self._rows: dict[str, torch.Tensor] = {}  # of the newest rollout, each [K, T n, ...]
@@ -142,7 +157,10 @@ class PQNLearner:
     def _adopt(self, network: QNetwork) -> None:
         self.online = FlatParameters(network)
         self.network = network
-        self.optimizer = FlatAdam(self.online, self.config.max_grad_norm, self.config.adam_eps)
+        c = self.config
+        rule = large_batch.RULES[c.optimizer]
+        self.optimizer = FlatAdam(self.online, c.max_grad_norm, c.adam_eps, rule)
+        self.optimizer.average = self.reducer.average if self.reducer else None
         self.device = self.online.flat.device
         self.feed, self.places = Feed(self.device), Feed(self.device)  # of rollouts, of minibatches
         self.post = Post(self.device)
@@ -154,6 +172,20 @@ class PQNLearner:
         machine = machine_of(self.device)
         assert machine is not None
         self._compiled = GraphedStep(self.eager, machine)
+
+    def join(self, reducer: Reducer) -> None:
+        """From now on be one of several learners with lanes of their own.
+
+        Gradients are averaged over all before they are clipped: the step is that of one learner with all
+        minibatches in one. The clock counts the lane steps of all.
+        """
+        self.reducer = reducer
+        self.optimizer.average = reducer.average
+
+    @property
+    def learners(self) -> int:
+        """How many learn together."""
+        return self.reducer.learners if self.reducer else 1
 
     def _no_frames(self) -> dict[str, Array]:
         """Zeros [S-1, K, n, ...] where the network looks at S observations, S > 1."""
@@ -172,7 +204,7 @@ class PQNLearner:
     def observe(self, rollout: Rollout) -> None:
         """Compute the λ-returns of the rollout and shuffle its rows into minibatches."""
         seeds, rows = len(self.generators), rollout.rows
-        self.lane_steps += rows * self.lanes
+        self.lane_steps += rows * self.lanes * self.learners
         self.version += 1
         there = self.feed.move(self._columns(rollout))
         obs, first = there["obs"], there["first"]
@@ -237,17 +269,9 @@ class PQNLearner:
 
     def _view(self, rollout: Rollout) -> dict[str, torch.Tensor]:
         """What λ-returns are made of: rewards, discounts and λ [T, K, n]."""
-        c = self.config
-        ended = terminations(rollout, c.end_on_life_loss)
-        reward, discount = reward_and_discount(
-            rollout.reward, ended, c.gamma, c.reward_scale, c.reward_clip or math.inf
-        )
-        trace = c.lambda_ * (1.0 - (ended | rollout.truncated))  # an end of either kind cuts it
+        parts = lambda_view(rollout, self.config)
         shape = (-1, len(self.generators), self.lanes)
-        return {
-            name: torch.from_numpy(np.asarray(x, np.float32)).view(shape)
-            for name, x in (("reward", reward), ("discount", discount), ("trace", trace))
-        }
+        return {name: torch.from_numpy(part).view(shape) for name, part in parts.items()}
 
     def _minibatches(self, time: int) -> list[Array]:
         """Shuffled numbers t n + lane, each epoch cut into whole minibatches; a remainder is left out.
@@ -322,6 +346,8 @@ class PQNLearner:
         del noise  # there is none
         c = self.config
         lr = linear(self.lane_steps, c.lr, c.lr_end, c.lr_steps)
+        if self.scaling is not None:
+            lr *= self.scaling.factor(self.lane_steps, self.learners)
         take = self._compiled or self.eager
         total, out = take(batch, share(batch), {}, lr)
         self._metrics = {"loss": out.loss.detach(), **out.metrics}

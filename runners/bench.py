@@ -309,7 +309,21 @@ def _check_device(kind: str, seconds: float) -> None:
         raise BadInput(f"--seconds: got {seconds}, takes a number above 0")
 
 
-SIMULATORS = "simulators"
+def bench_parallel() -> Iterator[Row]:
+    """Two learners of DQN on images as one, at batch 1,024 each, beside one of them alone."""
+    from runners import bench_learners
+
+    return bench_learners.parallel()
+
+
+def bench_scaling(picture: str | None) -> Iterator[Row]:
+    """Time to a return against the batch and the number of learners; drawn into scaling.png."""
+    from runners import bench_scaling as scaling
+
+    return scaling.scaling(picture)
+
+
+SIMULATORS, SCALING = "simulators", "scaling"
 SUBJECTS: dict[str, Callable[[], Iterable[Row]]] = {
     "help": bench_help,
     "worker": bench_worker,
@@ -320,6 +334,7 @@ SUBJECTS: dict[str, Callable[[], Iterable[Row]]] = {
     "pipeline": bench_pipeline,
     "ray": bench_ray,
     "pixels": bench_pixels,
+    "parallel": bench_parallel,
     "sb3": bench_sb3,
     "continuous": bench_continuous,
     "compare": bench_compare,
@@ -332,7 +347,12 @@ def main(argv: Sequence[str]) -> int:
     """Measure the subjects that are named, or all, and print a table."""
     if argv[:1] == [ADVISE]:
         return _advise(argv[1:])
-    documented = {**SUBJECTS, SIMULATORS: bench_simulators, ADVISE: _advise}
+    documented = {
+        **SUBJECTS,
+        SIMULATORS: bench_simulators,
+        SCALING: bench_scaling,
+        ADVISE: _advise,
+    }
     about = "\n".join(f"  {name:11} {work.__doc__}" for name, work in documented.items())
     parser = argparse.ArgumentParser(
         prog="python -m runners.bench", description="Measure speed beside what it is compared with.",
@@ -358,7 +378,7 @@ def main(argv: Sequence[str]) -> int:
         "--seconds", type=float, default=6.0, metavar="S", help="of each loop of --device (6)"
     )
     parser.add_argument(
-        "--picture", metavar="PNG", help="draw the simulators' speeds into this file"
+        "--picture", metavar="PNG", help="draw into this file what simulators or scaling measured"
     )
     asked = parser.parse_args(argv)
     named = asked.subjects
@@ -368,6 +388,7 @@ def main(argv: Sequence[str]) -> int:
     subjects = {
         **SUBJECTS,
         SIMULATORS: partial(bench_simulators, asked.family, asked.lanes, asked.picture),
+        SCALING: partial(bench_scaling, asked.picture),
     }
     for name in named:
         if name not in subjects:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from runners.measure import Loop, Row, timed, turns
+
+if TYPE_CHECKING:
+    from agents.learner import GradientLearner
 
 FAMILY: dict[str, dict[str, Any]] = {
     "double": {"double": True},
@@ -64,6 +67,18 @@ def pixels() -> list[Row]:
 
 def _pixel_updates(**settings: Any) -> Callable[[], float]:
     """What measures updates a second, sampling included, on frames that were never played."""
+    learner = pixel_learner(**settings)
+
+    def updates() -> None:
+        for _ in range(10):
+            learner.update()
+
+    updates()
+    return lambda: timed(updates, 10)
+
+
+def pixel_learner(**settings: Any) -> GradientLearner:
+    """DQN with the Nature paper's network, its replay full of frames that were never played."""
     import torch
 
     from agents.contract import Rollout
@@ -72,20 +87,16 @@ def _pixel_updates(**settings: Any) -> Callable[[], float]:
 
     lanes, rows, rng = 8, 200, np.random.default_rng(0)
     spec = Spec((84, 84), np.dtype(np.uint8), 0, 4, obs_scale=1 / 255)
-    config = DQNConfig(hidden=(512,), frame_stack=4, batch_size=32, lr=1e-4, **settings)
+    config = DQNConfig(
+        **{"hidden": (512,), "frame_stack": 4, "batch_size": 32, "lr": 1e-4, **settings}
+    )
     seeds, generators = [np.random.SeedSequence(0)], [np.random.default_rng(0)]
     learner = make_learner(config, spec, lanes, seeds, generators, torch.device("cpu"))
     frames = np.repeat(rng.integers(256, size=(rows + 1, lanes, 84, 7), dtype=np.uint8), 12, -1)
     first, none = np.zeros((rows + 1, lanes), bool), np.zeros((rows, lanes))
     action = rng.integers(4, size=none.shape)
     learner.observe(Rollout(frames, first, action, none, none > 0, none > 0))
-
-    def updates() -> None:
-        for _ in range(10):
-            learner.update()
-
-    updates()
-    return lambda: timed(updates, 10)
+    return learner
 
 
 def _times(what: str, rate: float, other: str, other_rate: float) -> Row:

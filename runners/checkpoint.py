@@ -5,10 +5,13 @@
     groups/<a>-<b>/checkpoints/step-<lane_steps>/   tensors.safetensors  state.json
                                                     replay-open.safetensors  MANIFEST.json
     groups/<a>-<b>/replay/segment-<i>.safetensors
+    groups/<a>-<b>/learner-<r>/    the same again, of each further learner
 
 Segment i holds the replay rows i·L to (i+1)·L-1. Once full it never changes: it is written once and
 listed, by its hash, in every manifest that needs it. The rows after the last full segment go into
-the checkpoint itself. Whoever saves holds the group's lock.
+the checkpoint itself. Whoever saves holds the group's lock. Of several learners each saves its own replay,
+streams and simulators; the first one's manifest, written when the others have saved, names theirs by hash,
+and where it is there the checkpoint is whole.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from safetensors import SafetensorError
@@ -62,6 +65,13 @@ if TYPE_CHECKING:
 
 KEEP = 2
 SEGMENT_ROWS = 1024  # L: large enough that files are few, small enough to hold one in memory
+
+
+class Folder(Protocol):
+    """Where checkpoints go: a run folder, or one learner's part of it."""
+
+    def group(self, group: Group) -> Path:
+        """The folder of a group; made where it is missing."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +114,7 @@ class Loaded:
 
 
 def save(
-    run: RunFolder,
+    run: Folder,
     group: Group,
     lane_steps: int,
     state: dict[str, Any],
@@ -113,6 +123,8 @@ def save(
     *,
     segment_rows: int = SEGMENT_ROWS,
     there: Mapping[int, Json] = MappingProxyType({}),
+    learners: Sequence[str] = (),
+    keep: int = KEEP,
 ) -> Path:
     """Write a checkpoint; afterwards the last two are kept.
 
@@ -125,6 +137,8 @@ def save(
         seeds: those of the group that still train, in the order of the replay's columns.
         segment_rows: replay rows in a file; the same throughout a run.
         there: segments that were written since the last checkpoint, by their index.
+        learners: hashes of the manifests of the other learners' parts, which are saved before.
+        keep: another number than two.
 
     Raises:
         DiskFault: the disk refused; older checkpoints are untouched, and nothing is left half done.
@@ -142,7 +156,7 @@ def save(
         temporary, final = steps / f".tmp-{os.getpid()}", steps / step_name(lane_steps)
         try:
             listed = _save_segments(folder, replay, list(seeds), segment_rows, there, written)
-            _fill(temporary, lane_steps, state, replay, listed, list(seeds))
+            _fill(temporary, lane_steps, state, replay, listed, list(seeds), list(learners))
             _put(temporary, final)
         except BaseException:
             # best effort: on a full disk this frees what we took
@@ -153,7 +167,7 @@ def save(
             raise
         fault_point("checkpoint.renamed")
         files.sync_folder(steps)
-        _clean(steps, segments)
+        _clean(steps, segments, keep)
     return final
 
 
@@ -223,6 +237,7 @@ def _fill(
     replay: Replay | None,
     listed: Json | None,
     seeds: list[int],
+    learners: list[str],
 ) -> None:
     """Write a checkpoint's files into a temporary folder, the manifest last."""
     fault_point("checkpoint.create")
@@ -236,6 +251,8 @@ def _fill(
         for name, data in contents.items()
     }
     manifest = {"lane_steps": lane_steps, "seeds": seeds, "files": stamps, "replay": listed}
+    if learners:
+        manifest["learners"] = learners
     files.write_new(folder / MANIFEST, seal(manifest), "checkpoint.manifest")
     fault_point("checkpoint.sync")
     files.sync_folder(folder)
@@ -265,9 +282,9 @@ def _sweep(folder: Path) -> None:
             path.unlink()
 
 
-def _clean(steps: Path, segments: Path) -> None:
-    """Remove all checkpoints but the last two, and the segments that neither lists."""
-    kept = [steps / step_name(step) for step in sorted(steps_in(steps))[-KEEP:]]
+def _clean(steps: Path, segments: Path, keep: int) -> None:
+    """Remove all checkpoints but the newest, and the segments that none of them lists."""
+    kept = [steps / step_name(step) for step in sorted(steps_in(steps))[-keep:]]
     for path in steps.iterdir():
         if path not in kept:
             _remove(path)
@@ -328,6 +345,21 @@ def load_newest(run: RunFolder, group: Group, *, read_only: bool = False) -> Loa
         return None
     reasons = "; ".join(skipped) or "all are gone or were found damaged before"
     raise NoCheckpoint(f"{steps}: no usable checkpoint ({reasons}); begin anew with --fresh")
+
+
+def load_step(run: Folder, group: Group, lane_steps: int) -> Loaded:
+    """The checkpoint of a certain moment; later ones are put aside as damaged ones are.
+
+    Raises:
+        NoCheckpoint: it cannot be used.
+    """
+    steps = run.group(group) / "checkpoints"
+    try:
+        loaded = _load(steps / step_name(lane_steps), lane_steps, ())
+    except Unusable as error:
+        raise NoCheckpoint(f"{steps / step_name(lane_steps)}: {error}") from error
+    _tidy(steps, [step for step in steps_in(steps) if step > lane_steps])
+    return loaded
 
 
 def _load(path: Path, lane_steps: int, skipped: tuple[str, ...]) -> Loaded:

@@ -28,7 +28,6 @@ from runners.config import (
     DEFAULT_ENV,
     RUN_KINDS,
     Json,
-    Options,
     RunConfig,
     agent_entry,
     check_hyper_names,
@@ -40,7 +39,9 @@ from runners.config import (
 )
 from runners.errors import BadInput, nearest
 from runners.flag_names import OTHER_NAMES
+from runners.options import Options
 from runners.resolve import OPEN, default_settings, resolve
+from runners.team import place
 
 USAGE = (
     "python -m runners.train [AGENT] [--env ID] [--seeds K] [--seed S] [--steps N] [--flag X]..."
@@ -109,8 +110,12 @@ def parse_train(argv: Sequence[str]) -> Train:
     if options.workers and not (lag_is_told or entry.tabular or entry.own_loop):
         # in processes of their own they may as well simulate while the learner learns
         values["lag"] = 1
+    if not {"learners"} & {*given, *flatten(base)}:
+        values["learners"] = place().learners
     values["env_options"] = defaults["env_options"] | _env_options(values["env_options"])
     config = resolve(agent, values.pop("env"), values)
+    if options.verify_resume and config.learners > 1:
+        raise BadInput(f"verify_resume: takes one learner, got {config.learners}")
     made = Train(
         config,
         options,

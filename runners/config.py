@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal
 
 from agents import AGENTS as OURS
 from agents import AgentEntry
-from agents.hyper import Kind, at_least, check_value, kind_of, kinds
+from agents.hyper import Kind, Later, at_least, check_value, kind_of, kinds
 from runners import provenance, sb3
 from runners.errors import BadInput, nearest
 
@@ -88,6 +88,13 @@ class RunConfig:
     compile: bool = False
     """compile the gradient step: pays for long runs of few seeds with small networks; on cuda it is
     recorded as one CUDA graph, which pays always"""
+    learners: Annotated[int, at_least(1), Later()] = 1
+    """processes that learn as one, each with its own lanes, replay and batch; torchrun starts them"""
+
+    @property
+    def lanes_of_all(self) -> int:
+        """A seed's lanes at all learners, by which the clock goes."""
+        return self.lanes * self.learners
 
     @property
     def ahead(self) -> int:
@@ -114,6 +121,7 @@ class RunConfig:
         _check_sequences(self)
         _check_compile(self)
         _check_actor_device(self)
+        _check_learners(self)
 
 
 def _check_blocks(config: RunConfig) -> None:
@@ -185,6 +193,26 @@ def _check_compile(config: RunConfig) -> None:
         raise BadInput(f"compile: {config.agent}'s step is not compiled; {', '.join(able)} take it")
     if getattr(config.hyper, "memory", "none") != "none":
         raise BadInput("compile: a memory is unrolled, too long a graph to compile; --no-compile")
+    if config.hyper.warmup_steps:
+        raise BadInput("compile: a learning rate that rises would be compiled anew; --no-compile")
+
+
+def _check_learners(config: RunConfig) -> None:
+    if config.learners == 1:
+        return
+    if not AGENTS[config.agent].joins:
+        able = [name for name, entry in AGENTS.items() if entry.joins]
+        raise BadInput(
+            f"learners: got {config.learners}, takes 1: gradients are averaged, which {config.agent} does not "
+            f"do; {', '.join(able)} learn together"
+        )
+    if config.compile:
+        raise BadInput("compile: gradients are averaged in the middle of a step; --no-compile")
+    if hasattr(config.hyper, "replay_size") and config.hyper.memory != "none":
+        raise BadInput(
+            f"memory: got {config.hyper.memory}, takes none with several learners: a batch of sequences counts "
+            "by the rows that are valid in it, and each learner's are others"
+        )
 
 
 def _check_actor_device(config: RunConfig) -> None:
@@ -258,24 +286,29 @@ def _coerce(value: Any, kind: Kind) -> Any:
 
 def to_json(config: RunConfig) -> Json:
     """The configuration as JSON values; equal configurations give equal values."""
-    hyper = {
-        name: _plain(getattr(config.hyper, name), kind)
-        for name, kind in kinds(type(config.hyper)).items()
-        if not (kind.later and getattr(config.hyper, name) == _default(config.hyper, name))
-    }
-    run = {name: _plain(getattr(config, name), kind) for name, kind in RUN_KINDS.items()}
+    run = _told(config, RUN_KINDS)
     if config.device == "cpu":
         del run["actor_device"]  # which can be no other: configurations of old keep their identity
     return {
         "agent": config.agent,
         **run,
         "env_options": dict(config.env_options),
-        "hyper": hyper,
+        "hyper": _told(config.hyper, kinds(type(config.hyper))),
     }
 
 
-def _default(hyper: Any, name: str) -> Any:
-    return next(field.default for field in dataclasses.fields(hyper) if field.name == name)
+def _told(settings: Any, known: Mapping[str, Kind]) -> Json:
+    """All but those that came `Later` and have their default."""
+    values = {name: getattr(settings, name) for name in known}
+    return {
+        name: _plain(values[name], kind)
+        for name, kind in known.items()
+        if not (kind.later and values[name] == _default(settings, name))
+    }
+
+
+def _default(settings: Any, name: str) -> Any:
+    return next(field.default for field in dataclasses.fields(settings) if field.name == name)
 
 
 def _plain(value: Any, kind: Kind) -> Any:
@@ -377,47 +410,3 @@ def run_name(config: RunConfig, versions: Mapping[str, str | None] | None = None
 def is_path_safe(name: str) -> bool:
     """Whether a name is one harmless part of a path."""
     return _PATH_SAFE.fullmatch(name) is not None
-
-
-# -- What does not enter the configuration -------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """How a run is made and where it goes; none of it changes a bit."""
-
-    seeds: Annotated[int, at_least(1)] = 5
-    """how many seeds to train"""
-    seed: Annotated[int, at_least(0)] = 0
-    """the first of them"""
-    out: str = "runs"
-    """parent of run folders"""
-    config: str = ""
-    """JSON or TOML file with settings, as a run folder's config.json"""
-    resume: str = ""
-    """go on with this run: a path, the beginning of a folder's name, or last"""
-    fresh: bool = False
-    """begin anew; an older folder is moved aside"""
-    verify_resume: bool = False
-    """train twice, once with a stop in between, and compare the bits"""
-    workers: Annotated[int, at_least(0)] = 0
-    """processes that simulate, at lag 1 unless --lag says 0; 0: this process simulates"""
-    ray: str = ""
-    """Ray cluster that the workers run on, --async: auto, HOST:PORT, or local, a node of its own"""
-    replay_device: Literal["auto", "host", "device", "disk"] = "auto"
-    """where a replay keeps observations: host, the learner's device, or disk, for more than memory holds;
-    auto: the device where it is a GPU with room, else the host"""
-    tensorboard: bool = False
-    """write TensorBoard files too"""
-    quiet: bool = False
-    """print only the run folder's path"""
-
-    def __post_init__(self) -> None:
-        """Refuse wrong types and what excludes each other."""
-        for name, kind in kinds(Options).items():
-            check_value(name, getattr(self, name), kind)
-        if not self.out:
-            raise BadInput("out: got an empty text, takes a folder, as in --out runs")
-        for other in ("fresh", "config"):
-            if self.resume and getattr(self, other):
-                raise BadInput(f"resume: takes the run as it is; leave --{other} out")

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from agents.contract import Array, Rollout, State
 
+Total = Callable[[Array], Array]
+"""Numbers of this learner to their sums over all."""
+
 
 class EpisodeCounter:
     """Environment steps of each seed, and returns of training episodes since the last report."""
 
-    def __init__(self, seeds: int, lanes: int) -> None:
-        self.lanes = lanes
+    def __init__(self, seeds: int, lanes: int, total: Total | None = None) -> None:
+        """Of rollouts with so many lanes a seed; ``total`` adds up what several learners count."""
+        self.lanes, self.sum_up = lanes, total
         self.env_steps = np.zeros(seeds, np.int64)
         self.carry = np.zeros(seeds * lanes)  # return so far of every lane's unfinished episode
         self.episodes = np.zeros(seeds, np.int64)
@@ -26,14 +30,28 @@ class EpisodeCounter:
         """
         valid = rollout.valid
         self.carry[rollout.first[0]] = 0.0  # a lane of a worker that was replaced never ended
+        steps = valid.sum(axis=0).reshape(len(self.env_steps), -1).sum(axis=1)
+        episodes, total = self._ended(rollout, valid)
+        if self.sum_up:
+            summed = self.sum_up(np.stack([steps, episodes, total]))
+            steps, episodes, total = (
+                summed[0].astype(np.int64),
+                summed[1].astype(np.int64),
+                summed[2],
+            )
+        self.env_steps += steps
+        self.episodes += episodes
+        self.total += total
+
+    def _ended(self, rollout: Rollout, valid: Array) -> tuple[Array, Array]:
+        """Episodes [K] that ended in a rollout, and the sums [K] of their returns."""
         seeds = len(self.env_steps)
-        self.env_steps += valid.sum(axis=0).reshape(seeds, -1).sum(axis=1)
         ended = rollout.done & valid
         running = rollout.reward.cumsum(axis=0, dtype=np.float64)
         column, row = np.nonzero(ended.T)  # by lane, then time
         if not len(column):
             self.carry += running[-1]
-            return
+            return np.zeros(seeds, np.int64), np.zeros(seeds)
         reached = running[row, column]
         opens = np.r_[True, column[1:] != column[:-1]]
         before = np.where(opens, -self.carry[column], np.r_[0.0, reached[:-1]])
@@ -42,8 +60,10 @@ class EpisodeCounter:
         self.carry += running[-1]
         self.carry[column[closes]] = running[-1, column[closes]] - reached[closes]
         seed = column // self.lanes
-        self.episodes += np.bincount(seed, minlength=seeds)
-        self.total += np.bincount(seed, weights=returns, minlength=seeds)
+        return (
+            np.bincount(seed, minlength=seeds),
+            np.bincount(seed, weights=returns, minlength=seeds),
+        )
 
     def report(self) -> tuple[Array, Array]:
         """Episodes [K] ended since the last report and their mean return [K], NaN where none."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -35,6 +35,28 @@ class Purpose(IntEnum):
     BEST = 3
     COMMAND = 4
     SIMULATION = 5
+
+
+class Evaluates(Protocol):
+    """Whoever gives the returns of greedy episodes, as `Evaluator` does."""
+
+    @property
+    def regret(self) -> Callable[[Params], Array] | None:
+        """What a policy loses, where that can be computed."""
+
+    def returns(
+        self,
+        params: Params,
+        seeds: Sequence[int],
+        episodes: int,
+        purpose: Purpose,
+        number: int = 0,
+        recorders: Sequence[Recorder] = (),
+    ) -> Array:
+        """Undiscounted returns [K, episodes] of the greedy policies."""
+
+    def close(self) -> None:
+        """Close the simulators."""
 
 
 class Evaluator:

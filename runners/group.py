@@ -16,6 +16,7 @@ import torch
 
 import envs
 from agents.contract import Actor, Learner
+from agents.device.machine import learner_device
 from agents.networks import is_image
 from envs.contract import (
     FiniteMDP,
@@ -38,6 +39,7 @@ from runners.seeding import Stream
 from runners.slots import Slot
 from runners.sources import Plan, Source
 from runners.sources.local import LocalSource
+from runners.team import place
 from runners.timing import Times
 from runners.worker import MakeActor, MakeJournal, RolloutWorker
 
@@ -60,6 +62,7 @@ class Setting:
     time_limit: int  # 0: episodes have no limit of their own
     agent: Any  # the agent's module
     replay_device: Place = "host"  # where a replay keeps observations; it changes no bit
+    rank: int = 0  # of this learner among those that learn as one
 
     def simulator(self, lanes: int, seed: int) -> VectorSimulator:
         """A simulator of the configuration's environment."""
@@ -113,7 +116,10 @@ def make_setting(config: RunConfig) -> Setting:
     check_fit(config, spec)
     limit = envs.time_limit(config.env, **config.env_options)
     agent = importlib.import_module(AGENTS[config.agent].module)
-    setting = Setting(config, spec, _mdp(config, spec), resumable, overlaps, limit, agent)
+    rank = place().rank if config.learners > 1 else 0
+    setting = Setting(
+        config, spec, _mdp(config, spec), resumable, overlaps, limit, agent, rank=rank
+    )
     remembers = bool(setting.make_actor([np.random.default_rng(0)]).initial_state(1))
     if remembers or AGENTS[config.agent].own_loop:
         setting.mdp = None  # values of more than the present state have no place on a map of states
@@ -136,7 +142,8 @@ def _mdp(config: RunConfig, spec: Spec) -> FiniteMDP | None:
 def make_learner(setting: Setting, seeds: Sequence[int], shelf: Shelf | None = None) -> Learner:
     """The learner of a group, each seed drawing from its own streams.
 
-    ``shelf`` keeps a replay's full segments where the setting says disk.
+    ``shelf`` keeps a replay's full segments where the setting says disk. The first of several learners draws from those of one
+    that learns alone, the others from children.
 
     Raises:
         BadInput: the agent learns in a loop of its own, where only `runners.train` can have it learn.
@@ -145,14 +152,16 @@ def make_learner(setting: Setting, seeds: Sequence[int], shelf: Shelf | None = N
         raise BadInput(
             f"{setting.config.agent} learns in a loop of its own: it is for runners.train alone"
         )
-    device = torch.device(setting.config.device)
+    path = (setting.rank,) if setting.rank else ()
+    here = place().here if setting.config.learners > 1 else None
+    device = learner_device(setting.config.device, here)
     frames = _frames(setting, device, shelf)
     learner: Learner = setting.agent.make_learner(
         setting.config.hyper,
         setting.spec,
         setting.config.lanes,
-        [seeding.sequence(seed, Stream.LEARNER) for seed in seeds],
-        [seeding.generator(seed, Stream.REPLAY) for seed in seeds],
+        [seeding.sequence(seed, Stream.LEARNER, *path) for seed in seeds],
+        [seeding.generator(seed, Stream.REPLAY, *path) for seed in seeds],
         device,
         **({} if frames is None else {"frames": frames}),
     )
@@ -183,12 +192,18 @@ def make_worker(
     make_journal: MakeJournal | None = None,
     times: Times | None = None,
 ) -> RolloutWorker:
-    """The worker of these of the group's blocks (None: of all), in its so many-th life."""
+    """The worker of these of the group's blocks (None: of all), in its so many-th life.
+
+    Of several learners each has as many blocks of a seed; the second's are numbered after the first's.
+    """
     c = setting.config
+    per_seed = c.lanes // c.block_size
+    lanes_before = setting.rank * len(seeds) * c.lanes
 
     def make_simulator(seed: int, block: int) -> VectorSimulator:
         number = seeding.simulator_seed(seed, block, life)
-        first_lane = list(seeds).index(seed) * c.lanes + block * c.block_size
+        own = block - setting.rank * per_seed
+        first_lane = lanes_before + list(seeds).index(seed) * c.lanes + own * c.block_size
         with making(c.env, Block(c.block_size, number, seed, block, first_lane)):
             return setting.simulator(c.block_size, number)
 
@@ -196,12 +211,13 @@ def make_worker(
         c.env,
         setting.spec,
         seeds,
-        c.lanes // c.block_size,
+        per_seed,
         make_simulator,
         functools.partial(_acting, setting),
         max_rows=c.rollout_length,
         reward_dtype=np.float64 if AGENTS[c.agent].tabular else np.float32,
         columns=columns,
+        first_block=setting.rank * per_seed,
         life=life,
         make_journal=make_journal,
         times=times,

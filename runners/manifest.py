@@ -49,8 +49,17 @@ def steps_in(folder: Path) -> list[int]:
 
 def seal(content: Json) -> bytes:
     """The manifest's text: format, content and the content's hash."""
-    digest = hashlib.sha256(to_bytes(content)).hexdigest()
-    return to_bytes({"format": FORMAT, "sha256": digest, "content": content})
+    return to_bytes({"format": FORMAT, "sha256": digest_of(content), "content": content})
+
+
+def digest_of(content: Json) -> str:
+    """The hash of a manifest's content."""
+    return hashlib.sha256(to_bytes(content)).hexdigest()
+
+
+def learner_folder(group: Path, rank: int) -> Path:
+    """Where the first of several learners (0), or another one, keeps what it needs to go on."""
+    return group / f"learner-{rank}" if rank else group
 
 
 def read_manifest(checkpoint: Path) -> Json:
@@ -73,7 +82,7 @@ def read_manifest(checkpoint: Path) -> Json:
         raise Unusable(f"{MANIFEST} is damaged ({type(error).__name__})") from error
     if version != FORMAT:
         raise Unusable(f"is of format {version}; this program reads format {FORMAT}")
-    if hashlib.sha256(to_bytes(content)).hexdigest() != digest:
+    if digest_of(content) != digest:
         raise Unusable(f"{MANIFEST} is damaged (its hash differs)")
     checked: Json = content
     return checked
@@ -81,6 +90,8 @@ def read_manifest(checkpoint: Path) -> Json:
 
 def verify(checkpoint: Path) -> Json:
     """Check every file that a checkpoint needs against its manifest, which is returned.
+
+    Of several learners the first one's names the others' manifests.
 
     Raises:
         Unusable: the first fault: which file, and what is wrong with it.
@@ -93,6 +104,14 @@ def verify(checkpoint: Path) -> Json:
     replay = manifest["replay"] or {"segments": []}
     for entry in replay["segments"]:
         _check(checkpoint.parents[1] / "replay", entry["file"], entry)
+    for rank, digest in enumerate(manifest.get("learners", []), 1):
+        other = learner_folder(checkpoint.parents[1], rank) / "checkpoints" / checkpoint.name
+        try:
+            found = digest_of(verify(other))
+        except Unusable as error:
+            raise Unusable(f"learner {rank}'s part: {error}") from error
+        if found != digest:
+            raise Unusable(f"learner {rank}'s part is of another checkpoint")
     return manifest
 
 

@@ -27,16 +27,20 @@ GB = 10**9
 LARGE = GB  # bytes, from which a run says what it will take
 
 
-def check_memory(setting: Setting, seeds: int, console: Console, out: str = "runs") -> None:
+def check_memory(
+    setting: Setting, seeds: int, console: Console, out: str = "runs", learners: int = 1
+) -> None:
     """Say what the run will take where that is much; refuse what will not fit.
 
-    ``out`` is where run folders go, and with them a replay that is on disk.
+    ``out`` is where run folders go, and with them a replay that is on disk; ``learners`` of this machine
+    take as much each, and are looked at as if they shared what is there.
 
     Raises:
         BadInput: it needs more than there is; the line tells what would fit.
     """
     group = min(seeds, setting.group_size)
-    plan, there = MemoryPlan(setting), available()
+    plan, whole = MemoryPlan(setting), available()
+    there = None if whole is None else whole // learners
     parts = plan.parts(group)
     total = sum(parts.values())
     if there is not None and total > there:

@@ -35,6 +35,7 @@ RUN_DEFAULTS: Settings = {
     "threads": 1,
     "fast_matmul": False,
     "compile": False,
+    "learners": 1,
 }
 """Of any agent that `AGENT_DEFAULTS` says nothing else about."""
 

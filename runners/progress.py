@@ -14,10 +14,10 @@ from agents.contract import Array, Learned, NonFiniteLoss, Params, Rollout, Stat
 from runners import stats
 from runners.config import RunConfig
 from runners.console import Status
-from runners.episodes import EpisodeCounter
-from runners.evaluation import Evaluator, Purpose
+from runners.episodes import EpisodeCounter, Total
+from runners.evaluation import Evaluates, Purpose
 from runners.health import Health
-from runners.run_folder import SeedFolder
+from runners.run_folder import Records
 from runners.sources import Plan, Simulating
 from runners.timing import Times, shares
 
@@ -78,7 +78,7 @@ def clock_of(config: RunConfig) -> Clock:
         config.eval_every,
         config.checkpoint_every,
         config.rollout_length,
-        config.lanes,
+        config.lanes_of_all,
         config.ahead,
         config.until_solved,
     )
@@ -111,15 +111,17 @@ class Progress:
         seeds: Sequence[int],
         source: Simulating,
         learner: Learned,
-        evaluator: Evaluator,
-        folders: Callable[[int], SeedFolder],
+        evaluator: Evaluates,
+        folders: Callable[[int], Records],
         save_weights: Callable[[int, str, Params], None],
         save_checkpoint: Callable[[Progress], None],
         show: Callable[[Status], None],
         stop_asked: Callable[[], int],
         health: Health | None = None,
         times: Times | None = None,
+        total: Total | None = None,
     ) -> None:
+        """``total`` adds up what several learners count."""
         self.config, self.threshold = config, threshold
         self.clock = clock_of(config)
         self.source, self.learner, self.evaluator = source, learner, evaluator
@@ -128,7 +130,8 @@ class Progress:
         self._save, self.show, self.stop_asked = save_checkpoint, show, stop_asked
         self.records = {seed: SeedRecord(seed) for seed in seeds}
         self.active = list(seeds)
-        self.counter = EpisodeCounter(len(seeds), config.lanes)
+        self.total = total
+        self.counter = EpisodeCounter(len(seeds), config.lanes, total)
         self.lane_steps = 0
         self.rollouts = 0  # as many as versions of the parameters have been published
         self.lags: list[int] = []  # versions that acting was behind, since the last line of metrics
@@ -367,7 +370,7 @@ class Progress:
         self.saved_at = self.lane_steps
         self.rollouts, self.lags = state["rollouts"], list(state["lags"])
         self.active = list(state["active"])
-        self.counter = EpisodeCounter(len(self.active), self.config.lanes)
+        self.counter = EpisodeCounter(len(self.active), self.config.lanes, self.total)
         self.counter.load_state_dict(state["counter"])
         self.records = {int(seed): _from_json(r) for seed, r in state["records"].items()}
         if self.health:

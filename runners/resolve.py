@@ -118,7 +118,7 @@ def _resolve_lengths(run: dict[str, Any], entry: AgentEntry) -> None:
     run["block_size"] = run["block_size"] or run["lanes"]
     # Whole rollouts between evaluations, or every evaluation would cut one short. A fused source
     # does not care: its learner sees single steps; nor does a loop of its own, which nothing cuts.
-    whole = run["lanes"] * (1 if entry.own_loop else run["rollout_length"])
+    whole = run["lanes"] * run["learners"] * (1 if entry.own_loop else run["rollout_length"])
     unit = 1 if fused else whole
     run["eval_every"] = run["eval_every"] or math.ceil(run["steps"] / 20 / unit) * unit
     run["checkpoint_every"] = run["checkpoint_every"] or 2 * run["eval_every"]

@@ -16,7 +16,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from runners import files, provenance
 from runners.config import difference, is_path_safe
@@ -39,6 +39,19 @@ class Group(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.first}-{self.last}"
+
+
+class Records(Protocol):
+    """Where a seed's records go."""
+
+    def add_metrics(self, record: Mapping[str, Any]) -> None:
+        """Of the learner, with its ``lane_steps``."""
+
+    def add_eval(self, record: Mapping[str, Any]) -> None:
+        """Of an evaluation."""
+
+    def add_health(self, record: Mapping[str, Any]) -> None:
+        """Of value health."""
 
 
 class SeedFolder:

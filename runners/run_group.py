@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import fields
+from pathlib import Path
 from typing import NoReturn
 
 import torch
 
 from agents.contract import Batch, Learner, NonFiniteLoss, Params
-from runners import checkpoint, files, weights
+from runners import files, weights
 from runners.checkpoint import Loaded
 from runners.console import Console, seed_range
 from runners.crash_report import reported
@@ -23,6 +24,17 @@ from runners.progress import Progress
 from runners.run_folder import Group, RunFolder
 from runners.shelf import FileShelf
 from runners.sources import Source
+from runners.team import ALONE, Alone, Team
+from runners.team_group import (
+    Averaged,
+    NoRecords,
+    Part,
+    ToldEvaluator,
+    begin,
+    load,
+    replaced_of_all,
+    save,
+)
 from runners.timing import Times, time_sampling
 
 StopAsked = Callable[[], int]
@@ -37,37 +49,43 @@ def train_group(
     console: Console,
     stop_asked: StopAsked,
     workers: int = 0,
+    team: Alone = ALONE,
 ) -> None:
     """Train the seeds of a group to their end and write their results.
 
-    ``workers``: processes that simulate; 0: this one does.
+    ``workers``: processes that simulate; 0: this one does. ``team``: this learner and those it learns with,
+    of which the first writes.
 
     Raises:
+        WorkerLost: another learner is gone, or does not answer.
         Stopped: ``stop_asked`` gave a signal; what is saved is said in the message.
         RunFailed: the loss was not finite; the batch that made it so is kept.
         SimulatorError: a simulator failed; a report is kept, which `runners.replay_crash` takes.
         NoCheckpoint: the group was begun and none of its checkpoints can be used.
     """
-    if is_done(run, group):
+    if team.tell(is_done(run, group)):
         return
-    with run.lock(group), reported(lambda: run.group(group), setting.config):
-        loaded = checkpoint.load_newest(run, group)
+    part = Part(run, team.place.rank)
+    alone = run.lock(group) if team.first else nullcontext()
+    with alone, reported(lambda: part.group(group), setting.config):
+        loaded = load(run, group, team)
         if loaded is not None:
             for skipped in loaded.skipped:
                 console.message(f"skipped {skipped}")
         active = group.seeds if loaded is None else loaded.seeds
         shelf = None
         if setting.replay_device == "disk":
-            shelf = FileShelf(run.group(group) / "replay", active, loaded)
+            shelf = FileShelf(part.group(group) / "replay", active, loaded)
         learner = make_learner(setting, active, shelf)
+        begin(learner, team)
         times = Times()
         source = make_source(
-            setting, active, learner, workers, console.message, lambda: run.group(group), times
+            setting, active, learner, workers, console.message, lambda: part.group(group), times
         )
         with closing(source), time_sampling(learner.replay, times):
             progress = _progress(
-                run, setting, group, threshold, console, stop_asked, learner, source, times, loaded,
-                shelf,
+                run, setting, group, threshold, console, team.agreed(stop_asked), learner, source, times,
+                loaded, shelf, team,
             )  # fmt: skip
             try:
                 if loaded is None:
@@ -78,14 +96,16 @@ def train_group(
                     )
                 run_loop(source, learner, progress)
             except NonFiniteLoss as error:
-                _keep_batch(run, group, error)
+                _keep_batch(part.group(group), error)
             finally:
                 progress.evaluator.close()
         if progress.stopped:
             raise Stopped(progress.stopped, _what_is_saved(progress))
-        if not is_done(run, group):
+        replaced = replaced_of_all(source.replaced, team)
+        if team.first and not is_done(run, group):
             records = list(progress.records.values())
-            write_results(run, setting, records, progress.times, source.replaced)
+            write_results(run, setting, records, progress.times, replaced)
+        team.tell(None)  # the others wait for its last evaluation
 
 
 def is_done(run: RunFolder, group: Group) -> bool:
@@ -105,6 +125,7 @@ def _progress(
     times: Times,
     loaded: Loaded | None,
     shelf: FileShelf | None,
+    team: Alone,
 ) -> Progress:
     """Everything of a group, at its start or where the checkpoint left it."""
     seeds = group.seeds
@@ -115,19 +136,26 @@ def _progress(
             "source": source.state_dict(),
             "progress": progress.state_dict(),
         }
-        at, active = progress.lane_steps, progress.active
         written = {} if shelf is None else shelf.written
-        checkpoint.save(run, group, at, state, learner.replay, active, **written)
+        at, active = progress.lane_steps, progress.active
+        save(run, group, at, state, learner.replay, active, team, **written)
 
     def save_weights(seed: int, which: str, params: Params) -> None:
+        if not team.first:
+            return
         folder = run.seed(seed)
         weights.save_weights(folder.best if which == "best" else folder.last, params)
 
+    joined = isinstance(team, Team)
+    evaluator = setting.evaluator()
+    there = seeds if loaded is None else loaded.seeds
     progress = Progress(
-        setting.config, threshold, seeds, source, learner, setting.evaluator(),
-        run.seed, save_weights, save_checkpoint, console.update, stop_asked,
-        health_of(setting, learner, seeds if loaded is None else loaded.seeds, console.message),
-        times,
+        setting.config, threshold, seeds, source,
+        Averaged(learner, team) if joined else learner,
+        ToldEvaluator(evaluator, team) if joined else evaluator,
+        run.seed if team.first else NoRecords, save_weights, save_checkpoint, console.update, stop_asked,
+        health_of(setting, learner, there, console.message) if team.first else None,
+        times, team.total if joined else None,
     )  # fmt: skip
     if loaded is not None:
         learner.load_state_dict(loaded.state["learner"])
@@ -135,16 +163,16 @@ def _progress(
             loaded.load_replay(learner.replay)
         source.load_state_dict(loaded.state["source"])
         progress.load_state_dict(loaded.state["progress"])
-    for seed in seeds:
+    for seed in seeds if team.first else ():
         run.seed(seed).cut(progress.lane_steps if loaded is not None else -1)
     return progress
 
 
-def _keep_batch(run: RunFolder, group: Group, error: NonFiniteLoss) -> NoReturn:
+def _keep_batch(folder: Path, error: NonFiniteLoss) -> NoReturn:
     """Save the batch whose loss was not finite, and say where it is."""
     kept = ""
     if error.batch is not None:
-        path = run.group(group) / f"not-finite-{error.update}.safetensors"
+        path = folder / f"not-finite-{error.update}.safetensors"
         with disk(path):
             files.replace(path, _batch_to_bytes(error.batch), "batch")
         kept = f"its batch is kept in {path}, "

@@ -72,7 +72,7 @@ def forced_resets(config: RunConfig, lane_steps: int) -> int:
 
     Once behind each checkpoint that a row followed; the one at the end resets nothing.
     """
-    return (lane_steps - config.lanes) // config.checkpoint_every
+    return (lane_steps - config.lanes_of_all) // config.checkpoint_every
 
 
 def _of_groups(run: RunFolder, done: list[dict[str, Any]], name: str) -> Any:
@@ -119,7 +119,7 @@ def _time(
             wall[part] += here[part]
     workers = max(spent["workers"] for _, spent in kept)
     total = math.fsum(s for part, s in wall.items() if not workers or part not in BESIDE)
-    rows = (max(r["lane_steps"] for r in results) // config.lanes for results, _ in kept)
+    rows = (max(r["lane_steps"] for r in results) // config.lanes_of_all for results, _ in kept)
     if not total:
         return {}
     spent = Spent(

@@ -154,7 +154,8 @@ def parse(argv: Sequence[str]) -> tuple[Plan, argparse.Namespace, str | None]:
 def _fixed(agent: str, rest: Sequence[str], parser: evaluate.Parser) -> set[str]:
     """The settings that flags of train fix; a misspelt flag of the sweep's own is refused."""
     from agents.hyper import kinds
-    from runners.config import RUN_KINDS, Options, hyper_class
+    from runners.config import RUN_KINDS, hyper_class
+    from runners.options import Options
 
     own = [flag for flag in parser._option_string_actions if flag.startswith("--")]
     known = {*RUN_KINDS, *kinds(Options), *kinds(hyper_class(agent))}

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import operator
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runners.errors import BadInput, command, leave
+from runners import run_folder
+from runners.config import agent_entry, run_name, to_json
+from runners.errors import BadInput, command, leave, status_of
+from runners.team import place
 
 if TYPE_CHECKING:
     from runners.config import RunConfig
     from runners.console import Console
+    from runners.group import Setting
     from runners.run_folder import Group, RunFolder
+    from runners.team import Alone
 
 
+SPEAK_SECONDS = 10.0  # that the first learner has to say what is wrong
+TWICE_SECONDS = 5.0  # within which a second signal may be the first one, sent on
 CHECKED_STEPS = 200  # of each run of the checker, where an environment is somebody's own
 
 
@@ -58,71 +68,110 @@ def run(
         BadInput, NoCheckpoint, DiskFault, RunFailed, Stopped, SimulatorError, WorkerLost: see
             `runners.errors`.
     """
-    from runners import group as groups
-    from runners import run_folder
-    from runners.config import agent_entry, run_name, to_json
     from runners.console import SilentConsole
-    from runners.crash_report import reported
-    from runners.memory_plan import check_memory
     from runners.ray_cluster import connected
-    from runners.replay_place import place_of_replay
-    from runners.resolve import threshold as threshold_of
-    from runners.run_group import train_group as train_ours
-    from runners.summary import summarise
+    from runners.team import make_team
 
     if not seeds or any(isinstance(s, bool) or not operator.index(s) >= 0 for s in seeds):
         raise BadInput(f"seeds: got {list(seeds)}, takes whole numbers of at least 0")
     console = console or SilentConsole()
-    done = None if fresh or tensorboard else finished_run(config, seeds, out)
-    if done is not None:
-        return done
+    with closing(make_team(config.learners, config.device, stop_asked)) as team:
+        fresh = fresh and not team.place.restarts  # learners that are begun again go on
+        done = None if fresh or tensorboard else finished_run(config, seeds, out)
+        if team.tell(done is not None):
+            return _folder(config, out)
+        setting = _checked(
+            config, seeds, out, workers, console, team.place.beside, ray, replay_device
+        )
+        if tensorboard:
+            from runners.tensorboard import require
 
-    def folder_of_run() -> Path:
-        return run_folder.create_run(out, run_name(config), to_json(config)).path
-
-    with reported(folder_of_run, config):
-        setting = groups.make_setting(config)
-    groups.check_workers(setting, len(seeds), workers, ray)
-    entry, train_group = agent_entry(config.agent), train_ours
-    if entry.own_loop:
-        from runners.sb3 import train as theirs
-
-        train_group = theirs.train_seed
-        theirs.check_memory(setting, console)
-    setting.replay_device = place_of_replay(setting, len(seeds), replay_device)
-    if entry.gradient and not entry.own_loop:  # tables are small, and want no replay
-        check_memory(setting, len(seeds), console, out)
-    threshold = threshold_of(config.env)
-    if tensorboard:
-        from runners.tensorboard import require
-
-        require()
-    with connected(ray), torch_set(config.threads, config.fast_matmul):
-        if fresh:
-            run_folder.set_aside(out, run_name(config))
-        folder = run_folder.create_run(out, run_name(config), to_json(config))
-        folder.record_start(sys.argv, seeds=list(seeds))
-        for group in plan_groups(folder, seeds, setting.group_size):
-            console.start(f"{config.agent} on {config.env}", config.steps, group.seeds)
-            try:
-                train_group(folder, setting, group, threshold, console, stop_asked, workers)
-            finally:
-                console.stop()
-        summarise(folder, setting, threshold)
-    if tensorboard:
+            require()
+        with connected(ray), torch_set(config.threads, config.fast_matmul):
+            if fresh and team.first:
+                run_folder.set_aside(out, run_name(config))
+            team.tell(None)  # the others open the folder when an older one has gone
+            folder = run_folder.create_run(out, run_name(config), to_json(config))
+            if team.first:
+                folder.record_start(sys.argv, seeds=list(seeds))
+            _train(folder, setting, seeds, console, stop_asked, workers, team)
+    if tensorboard and team.first:
         from runners.tensorboard import write_events
 
         write_events(folder)
     return folder
 
 
+def _checked(
+    config: RunConfig,
+    seeds: Sequence[int],
+    out: str,
+    workers: int,
+    console: Console,
+    learners: int,
+    ray: str,
+    replay_device: str,
+) -> Setting:
+    """What all groups of the run share, once it is known that ``learners`` of them can be had here."""
+    from runners import group as groups
+    from runners.crash_report import reported
+    from runners.memory_plan import check_memory
+    from runners.replay_place import place_of_replay
+
+    with reported(lambda: _folder(config, out).path, config):
+        setting = groups.make_setting(config)
+    groups.check_workers(setting, len(seeds), workers, ray)
+    entry = agent_entry(config.agent)
+    if entry.own_loop:
+        from runners.sb3 import train as theirs
+
+        theirs.check_memory(setting, console)
+    setting.replay_device = place_of_replay(setting, len(seeds), replay_device)
+    if entry.gradient and not entry.own_loop:  # tables are small, and want no replay
+        check_memory(setting, len(seeds), console, out, learners)
+    return setting
+
+
+def _folder(config: RunConfig, out: str) -> RunFolder:
+    return run_folder.create_run(out, run_name(config), to_json(config))
+
+
+def _train(
+    folder: RunFolder,
+    setting: Setting,
+    seeds: Sequence[int],
+    console: Console,
+    stop_asked: Callable[[], int],
+    workers: int,
+    team: Alone,
+) -> None:
+    """Train the seeds, group by group; the summary is of all that are in the folder."""
+    from runners.resolve import threshold as threshold_of
+    from runners.run_group import train_group as train_ours
+    from runners.summary import summarise
+
+    config, train_group = setting.config, partial(train_ours, team=team)
+    if agent_entry(config.agent).own_loop:
+        from runners.sb3 import train as theirs
+
+        train_group = theirs.train_seed  # type: ignore[assignment]
+    threshold = threshold_of(config.env)
+    planned = team.tell([list(group) for group in plan_groups(folder, seeds, setting.group_size)])
+    for group in itertools.starmap(run_folder.Group, planned):
+        console.start(f"{config.agent} on {config.env}", config.steps, group.seeds)
+        try:
+            train_group(folder, setting, group, threshold, console, stop_asked, workers)
+        finally:
+            console.stop()
+    if team.first:
+        summarise(folder, setting, threshold)
+
+
 def finished_run(config: RunConfig, seeds: Sequence[int], out: str) -> RunFolder | None:
     """The run folder, where all these seeds are trained and summarised already."""
-    from runners.config import run_name, to_json
     from runners.outcome import read_result
-    from runners.run_folder import RunFolder
 
-    folder = RunFolder(Path(out) / run_name(config))
+    folder = run_folder.RunFolder(Path(out) / run_name(config))
     if not (folder.path / "config.json").is_file() or folder.config() != to_json(config):
         return None
     summary = folder.summary()
@@ -133,19 +182,17 @@ def finished_run(config: RunConfig, seeds: Sequence[int], out: str) -> RunFolder
 
 def plan_groups(folder: RunFolder, seeds: Sequence[int], size: int) -> Iterator[Group]:
     """The groups to train: those begun earlier as they are, missing seeds in groups of ``size``."""
-    from runners.run_folder import Group
-
     known = folder.groups()
     yield from (group for group in known if set(group.seeds) & set(seeds))
     trained = {seed for group in known for seed in group.seeds}
     chunk: list[int] = []
     for seed in sorted(set(seeds) - trained):
         if chunk and (seed != chunk[-1] + 1 or len(chunk) == size):
-            yield Group(chunk[0], chunk[-1])
+            yield run_folder.Group(chunk[0], chunk[-1])
             chunk = []
         chunk.append(seed)
     if chunk:
-        yield Group(chunk[0], chunk[-1])
+        yield run_folder.Group(chunk[0], chunk[-1])
 
 
 @contextmanager
@@ -183,18 +230,22 @@ def importing() -> Iterator[None]:
 
 
 class SignalFlag:
-    """Remembers the first SIGINT or SIGTERM for the loop to find; the second ends the process."""
+    """Remembers the first SIGINT or SIGTERM for the loop to find; the second ends the process.
 
-    def __init__(self) -> None:
-        self.signum = 0
+    Unless it comes within so many seconds: ``torchrun`` sends on to learners what a terminal sends to all.
+    """
+
+    def __init__(self, twice_seconds: float = 0.0) -> None:
+        self.signum, self.came, self.twice_seconds = 0, 0.0, twice_seconds
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._handle)
 
     def _handle(self, signum: int, frame: Any) -> None:
         del frame
-        if self.signum:
+        now = time.monotonic()
+        if self.signum and now - self.came >= self.twice_seconds:
             os._exit(128 + signum)  # at once; whatever is being written is not renamed yet
-        self.signum = signum
+        self.signum, self.came = self.signum or signum, self.came or now
 
     def __call__(self) -> int:
         return self.signum
@@ -202,10 +253,33 @@ class SignalFlag:
 
 @command
 def main(argv: Sequence[str]) -> int:
-    """Read the command line, train, report."""
+    """Read the command line, train, report; of several learners the first does."""
+    return _follow(argv) if place().rank else _lead(argv)
+
+
+def _follow(argv: Sequence[str]) -> int:
+    """Train as the first learner does, which says what there is to say."""
+    from runners.command_line import parse_train
+
+    try:
+        with importing():
+            config, options, _, seeds, _ = parse_train(argv)
+        run(
+            config, seeds, options.out, fresh=options.fresh, tensorboard=options.tensorboard,
+            stop_asked=SignalFlag(TWICE_SECONDS), workers=options.workers, ray=options.ray,
+            replay_device=options.replay_device,
+        )  # fmt: skip
+    except Exception as error:
+        if status_of(error) == 2:
+            time.sleep(SPEAK_SECONDS)  # torchrun ends all when the first of them ends
+            return 2
+        raise
+    return 0
+
+
+def _lead(argv: Sequence[str]) -> int:
     from runners import learning_curve, report
     from runners.command_line import parse_train
-    from runners.config import run_name
     from runners.console import make_console
     from runners.health_picture import draw_health
     from runners.lag_picture import draw_lag
@@ -222,7 +296,7 @@ def main(argv: Sequence[str]) -> int:
     console = make_console(options.quiet)
     if not options.quiet and preset:
         sys.stderr.write(f"preset: {preset}\n")
-    if not (options.fresh or options.tensorboard):
+    if not (options.fresh or options.tensorboard or config.learners > 1):
         done = finished_run(config, seeds, options.out)
         if done is not None and done.curve.exists():
             console.message("finished before; --fresh trains it anew")
@@ -238,7 +312,7 @@ def main(argv: Sequence[str]) -> int:
             fresh=options.fresh,
             tensorboard=options.tensorboard,
             console=console,
-            stop_asked=SignalFlag(),
+            stop_asked=SignalFlag(TWICE_SECONDS if config.learners > 1 else 0.0),
             workers=options.workers,
             ray=options.ray,
             replay_device=options.replay_device,

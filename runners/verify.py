@@ -11,8 +11,9 @@ import tempfile
 from pathlib import Path
 
 from runners import checkpoint
-from runners.config import AGENTS, Options, RunConfig, run_name, to_json
+from runners.config import AGENTS, RunConfig, run_name, to_json
 from runners.errors import BadInput, RunFailed
+from runners.options import Options
 from runners.run_folder import RunFolder
 from runners.state_tree import digest_jsonl
 

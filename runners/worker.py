@@ -46,7 +46,8 @@ class Block(NamedTuple):
     """One vector environment of one seed."""
 
     k: int  # the seed's position in the group
-    b: int  # its position among the seed's blocks
+    b: int  # its position among the seed's blocks of this learner
+    number: int  # among all of the seed's blocks, whoever has them
     env: CheckedSimulator
     generator: np.random.Generator
 
@@ -71,23 +72,27 @@ class RolloutWorker:
         max_rows: int,
         reward_dtype: type[np.floating[Any]],
         columns: range | None = None,
+        first_block: int = 0,
         life: int = 0,
         make_journal: MakeJournal | None = None,
         times: Times | None = None,
     ) -> None:
         """It has the blocks ``columns`` of all ``K * blocks``, seed-major; None: all.
 
+        A seed's blocks are numbered from ``first_block``: other learners may have those before.
         ``life`` is how many workers had them before it and died: it draws other numbers.
         """
         self.env_id, self.spec, self.make_actor = env_id, spec, make_actor
         self.seeds, self.reward_dtype = list(seeds), reward_dtype
-        self.life, self.per_seed = life, blocks
+        self.life, self.per_seed, self.first_block = life, blocks, first_block
         self.make_journal = make_journal or self._own_journal
         self.blocks: list[Block] = []
         for column in range(len(seeds) * blocks) if columns is None else columns:
             k, b = divmod(column, blocks)
-            checked = self._watched(make_simulator(seeds[k], b), k, b)
-            self.blocks.append(Block(k, b, checked, seeding.actor_stream(seeds[k], b, life)))
+            number = first_block + b
+            checked = self._watched(make_simulator(seeds[k], number), k, number)
+            stream = seeding.actor_stream(seeds[k], number, life)
+            self.blocks.append(Block(k, b, number, checked, stream))
         self.lanes = self.blocks[0].env.env.num_envs
         self.resumable = all(isinstance(block.env.env, Resumable) for block in self.blocks)
         self.steps_done = 0  # rows so far, for messages
@@ -101,11 +106,11 @@ class RolloutWorker:
         self.slot = self.new_slot(max_rows)
         self._begin()
 
-    def _watched(self, env: VectorSimulator, k: int, b: int) -> CheckedSimulator:
+    def _watched(self, env: VectorSimulator, k: int, number: int) -> CheckedSimulator:
         """Look at what a simulator returns, and keep what it is asked."""
         seed = self.seeds[k]
-        number = seeding.simulator_seed(seed, b, self.life)
-        block = journal.Block(env.num_envs, number, seed, b)
+        drawn = seeding.simulator_seed(seed, number, self.life)
+        block = journal.Block(env.num_envs, drawn, seed, number)
         kept = self.make_journal(len(self.blocks), block)
         return CheckedSimulator(env, self.env_id, journal=kept)
 
@@ -116,7 +121,8 @@ class RolloutWorker:
     def _number(self) -> None:
         """The lanes' numbers that messages give, by seed and block."""
         for block in self.blocks:
-            block.env.number((block.k * self.per_seed + block.b) * self.lanes)
+            before = self.first_block * len(self.seeds)  # of other learners
+            block.env.number((before + block.k * self.per_seed + block.b) * self.lanes)
 
     def new_slot(self, rows: int) -> Slot:
         """Room for rollouts of this worker."""
@@ -239,7 +245,7 @@ class RolloutWorker:
     def _step(self, slot: Slot, t: int, c: int, block: Block) -> None:
         if self.pending_reset is not None:
             number = self.pending_reset
-            seed = seeding.integer(self.seeds[block.k], Stream.FORCED_RESET, block.b, number)
+            seed = seeding.integer(self.seeds[block.k], Stream.FORCED_RESET, block.number, number)
             slot.obs[t + 1, c], info = block.env.reset(self.steps_done + t, seed)
             slot.reward[t, c] = 0.0
             slot.terminated[t, c] = slot.truncated[t, c] = False

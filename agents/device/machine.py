@@ -114,3 +114,20 @@ def available() -> bool:
 def name(device: torch.device) -> str:
     """What its maker calls it."""
     return torch.cuda.get_device_name(device)
+
+
+def learner_device(kind: str, number: int | None = None) -> torch.device:
+    """The device of the learner with this number among those of this machine; they share what GPUs there are.
+
+    None: it is the only one.
+    """
+    if kind == "cpu" or number is None:
+        return torch.device(kind)
+    return torch.device(kind, number % max(1, torch.cuda.device_count()))
+
+
+def reduce_backend(kind: str, learners: int) -> str:
+    """What joins so many learners of one machine: NCCL wants a GPU for each, gloo takes anything."""
+    if kind == "cuda" and torch.cuda.device_count() >= learners:
+        return "cpu:gloo,cuda:nccl"
+    return "gloo"

@@ -50,10 +50,11 @@ class Priorities:
         """One place for each of the uniform numbers [B], each from a B-th of the total of its own."""
         _draw(self.trees[k], uniform, places)
 
-    def weights(self, k: int, places: Array, lane_steps: int, out: Array) -> None:
-        """Importance weights [B] of rows drawn, ``(N P(i))^-β`` over the largest (section 3.4)."""
+    def weights(self, k: int, places: Array, lane_steps: int, out: Array) -> float:
+        """Importance weights [B] of rows drawn, ``(N P(i))^-β`` over the largest (section 3.4), which it gives."""
         beta = linear(lane_steps, self.beta, 1.0, self.beta_steps)
-        _weigh(self.trees[k], places, self.count[k], beta, out)
+        largest: float = _weigh(self.trees[k], places, self.count[k], beta, out)
+        return largest
 
     def state_dict(self) -> State:
         """The leaves: the sums follow from them."""
@@ -138,6 +139,7 @@ def _weigh(tree, places, count, beta, out):  # type: ignore[no-untyped-def]
         largest = max(largest, out[i])
     for i in range(places.size):
         out[i] /= largest
+    return largest
 
 
 @kernel()

@@ -87,8 +87,14 @@ class RingReplay(Rows):
             next_obs=next_obs,
             next_action_mask=mask,
             weight=torch.from_numpy(self.out_weight) if self.priorities else None,
-            extras={"number": torch.from_numpy(self.sampled)},
+            extras=self._extras(),
         )
+
+    def _extras(self) -> dict[str, torch.Tensor]:
+        extras = {"number": torch.from_numpy(self.sampled)}
+        if self.priorities:
+            extras["heaviest"] = torch.from_numpy(self.heaviest)
+        return extras
 
     def _allocate_obs(self, shape: tuple[int, int]) -> torch.Tensor:
         """Both stacks of frames, [2, K, B, S, ...]; of grey images the stack lies last in memory."""

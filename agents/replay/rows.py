@@ -46,6 +46,7 @@ class Rows:
         as well.
         """
         self.spec, self.generators, self.lanes = spec, list(generators), lanes
+        self.lanes_of_all = lanes  # of a seed; more where several learners have some each
         self.slots, self.end_on_life_loss = slots, end_on_life_loss
         self._head = 0
         shape = (slots, len(self.generators), lanes)
@@ -69,6 +70,7 @@ class Rows:
             self.action_mask = np.zeros((*shape, spec.num_actions), np.bool_)
         # of a place, which is slot · lanes + lane
         self.priorities = priorities(shape[1], slots * lanes) if priorities else None
+        self.heaviest = np.ones((shape[1], 1), np.float32)  # importance weight of each seed's batch
 
     @property
     def head(self) -> int:
@@ -125,14 +127,15 @@ class Rows:
     def draw_by_priority(self, draws: Array, weights: Array) -> Array:
         """Rows drawn by their priorities, [K, D] as row · lanes + lane, by uniform numbers [K, D].
 
-        Their importance weights [K, D] are written into ``weights``.
+        Their importance weights [K, D] are written into ``weights``, over what stands in `heaviest` then.
         """
         assert self.priorities is not None
         ring, oldest = self.slots * self.lanes, self.tail * self.lanes
         places = np.empty(draws.shape, np.int64)
         for k, uniform in enumerate(draws):
             self.priorities.draw(k, uniform, places[k])
-            self.priorities.weights(k, places[k], self._head * self.lanes, weights[k])
+            lane_steps = self._head * self.lanes_of_all
+            self.heaviest[k] = self.priorities.weights(k, places[k], lane_steps, weights[k])
         picks: Array = oldest + (places - oldest) % ring
         return picks
 
@@ -221,6 +224,7 @@ class Rows:
             else:
                 setattr(self, name, np.ascontiguousarray(column[:, list(seeds)]))
         self.generators = [self.generators[k] for k in seeds]
+        self.heaviest = self.heaviest[list(seeds)]
         if self.priorities:
             self.priorities.keep(seeds)
 

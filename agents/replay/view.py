@@ -6,7 +6,8 @@ rollouts and the replay's kernel on single rows.
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -39,3 +40,29 @@ def reward_and_discount(
     """
     seen = np.minimum(np.maximum(reward * scale, -clip), clip)
     return seen, gamma * (1.0 - terminated)
+
+
+class LambdaView(Protocol):
+    """How a learner of λ-returns sees rewards."""
+
+    @property
+    def gamma(self) -> float: ...
+    @property
+    def lambda_(self) -> float: ...
+    @property
+    def reward_scale(self) -> float: ...
+    @property
+    def reward_clip(self) -> float: ...
+    @property
+    def end_on_life_loss(self) -> bool: ...
+
+
+def lambda_view(rollout: Rollout, hyper: LambdaView) -> dict[str, Array]:
+    """What λ-returns are made of: "reward", "discount" and "trace", λ or 0, [T, N] float32 each."""
+    ended = terminations(rollout, hyper.end_on_life_loss)
+    reward, discount = reward_and_discount(
+        rollout.reward, ended, hyper.gamma, hyper.reward_scale, hyper.reward_clip or math.inf
+    )
+    trace = hyper.lambda_ * (1.0 - (ended | rollout.truncated))  # an end of either kind cuts it
+    parts = {"reward": reward, "discount": discount, "trace": trace}
+    return {name: np.asarray(part, np.float32) for name, part in parts.items()}

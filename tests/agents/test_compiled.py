@@ -10,8 +10,8 @@ from agents.compiled import CompiledStep
 from agents.learner import share
 from runners import group as groups
 from runners import verify
-from runners.config import Options
 from runners.errors import BadInput
+from runners.options import Options
 from runners.resolve import make_config
 from tests.agents.test_dqn_parts import learner, some_batch
 from tests.agents.test_meta import SPECS, make_learner, meta_batch
@@ -25,6 +25,7 @@ SWITCHES = [
     {"distributional": "qr", "munchausen": True, "value_rescale": True},
     {"distributional": "iqn", "atoms": 8, "noisy": True, "layer_norm": True, "max_grad_norm": 0.01},
     {"dropout": 0.3, "dueling": True, "max_grad_norm": 0.01},
+    {"optimizer": "lamb"},
 ]
 
 

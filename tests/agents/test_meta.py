@@ -35,7 +35,7 @@ SWITCHES = {
     "dqn": [
         {}, {"prioritized": True, "actor_priorities": True}, {"double": True}, {"dueling": True}, {"layer_norm": True}, {"munchausen": True},
         {"distributional": "c51"}, {"distributional": "qr"}, {"distributional": "iqn", "atoms": 8},
-        {"noisy": True}, {"dropout": 0.2}, {"value_rescale": True}, {"bf16": True},
+        {"noisy": True}, {"dropout": 0.2}, {"value_rescale": True}, {"bf16": True}, {"optimizer": "lamb"},
         {"distributional": "c51", "double": True, "dueling": True, "noisy": True},
         {"distributional": "c51", "munchausen": True, "dropout": 0.1},
         {"distributional": "qr", "munchausen": True, "dueling": True, "value_rescale": True},
@@ -46,7 +46,7 @@ SWITCHES = {
         {"memory": "attention", "burn_in": 0, "sequence_length": 8, "batch_size": 4,
          "distributional": "iqn", "atoms": 4, "noisy": True},
     ],
-    "pqn": [{}, {"layer_norm": False}, {"memory": "lstm"}, {"bf16": True}],
+    "pqn": [{}, {"layer_norm": False}, {"memory": "lstm"}, {"bf16": True}, {"optimizer": "lars"}],
     "sac": [
         {}, {"normalise_obs": True, "norm": "layer"}, {"learn_alpha": False, "bf16": True},
         {"critics": 4, "target_critics": 2, "dropout": 0.1, "policy_value": "mean", "policy_period": 2},

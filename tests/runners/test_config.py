@@ -51,9 +51,16 @@ def test_every_setting_changes_the_id(name):
 
 
 def test_changes_cover_every_setting():
-    # a fused source, a GPU, a compiled step and a bound without async cannot be had for the toy; they go
-    # the same way
-    assert set(CHANGES) | {"source", "device", "actor_device", "compile", "max_lag"} == {
+    # a fused source, a GPU, a compiled step, a bound without async and several learners cannot be had for
+    # the toy; they go the same way
+    assert set(CHANGES) | {
+        "source",
+        "device",
+        "actor_device",
+        "compile",
+        "max_lag",
+        "learners",
+    } == {
         *RUN_KINDS,
         *kinds(ToyConfig),
         "env_options",

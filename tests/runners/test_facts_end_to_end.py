@@ -12,8 +12,8 @@ import runners
 from envs.simulator import block_seeds, lane_seeds
 from runners import train, verify, watch
 from runners.checked import CheckedSimulator
-from runners.config import Options
 from runners.errors import BadInput
+from runners.options import Options
 from runners.resolve import make_config
 from runners.weights import load_weights
 

@@ -88,6 +88,14 @@ def test_what_does_not_fit_is_refused_with_what_does(monkeypatch):
     refused(setting_of(replay_size=1_000_000), seeds + 1)
 
 
+def test_learners_of_one_machine_take_as_much_each(monkeypatch):
+    setting = setting_of(replay_size=100_000)
+    limited(monkeypatch, int(1.5 * sum(MemoryPlan(setting).parts(1).values())))
+    check_memory(setting, 1, SilentConsole())
+    with pytest.raises(BadInput, match=r"memory: .* are needed"):
+        check_memory(setting, 1, SilentConsole(), learners=2)
+
+
 def test_compression_is_named_where_it_helps(monkeypatch):
     pytest.importorskip("ale_py")
     limited(monkeypatch, 1_000 * MB)

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from runners import files, train, verify
-from runners.config import Options, to_json
+from runners.config import to_json
 from runners.errors import BadInput, RunFailed
+from runners.options import Options
 from runners.resolve import make_config
 from runners.run_folder import Group, RunFolder
 
