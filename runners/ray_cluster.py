@@ -10,6 +10,7 @@ import importlib.util
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -245,6 +246,18 @@ def lacking(waiting: int, of: int, what: str) -> str:
         f"{sum(node.cpus for node in there):g} in the cluster ({where}) {free_cpus():g} are free; "
         f"another node brings more: `ray start --address={ray.get_runtime_context().gcs_address}`"
     )
+
+
+def head_answers() -> bool:
+    """Whether the head node still takes connections."""
+    import ray
+
+    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=2.0).close()
+    except OSError:
+        return False
+    return True
 
 
 def end(actor: Any) -> None:

@@ -23,6 +23,7 @@ from envs.contract import SimulatorError
 from envs.lane_processes import RemoteTraceback
 from runners import ray_cluster
 from runners.config import RunConfig
+from runners.errors import WorkerLost
 from runners.sources import Plan, due
 from runners.sources.lives import Lives
 from runners.sources.member import Lost
@@ -33,6 +34,7 @@ from runners.timing import Times
 from runners.worker_state import beside
 
 TICK = 0.5  # seconds between two looks at who hangs
+HEAD_EVERY, HEAD_LIMIT = 5.0, 30.0  # seconds between two looks at the head node; without it
 TOGETHER = 30.0  # seconds within which workers of one node are lost together
 
 
@@ -72,6 +74,7 @@ class RaySource:
         self.lives = Lives("see what the simulators or the machines do")
         self.lost_at: dict[str, float] = {}  # when a node last lost a worker
         self.waiting = ray_cluster.Waiting(say, "workers")
+        self.head_at = self.head_seen = time.monotonic()
         self.kept: dict[str, Array] = {}  # the arrays of the last rollout
         self.code = code_here()
         self.told: set[str] = set()
@@ -110,6 +113,7 @@ class RaySource:
     def next(self, plan: Plan) -> Rollout:
         """The next rows; what follows is begun meanwhile, as far as the lag allows."""
         self.times.lap("other")
+        self._look_at_head()
         for ordered in due(plan, self.config.ahead, self.pending):
             for member in self.members:
                 member.send("collect", self.issued, ordered.rows, self.newest)
@@ -169,6 +173,7 @@ class RaySource:
             refs = [member.sent[0].ref for member in waiting]
             ready, _ = ray.wait(refs, num_returns=len(refs), timeout=TICK)
             before, looked = looked, time.monotonic()
+            self._look_at_head()
             for member, ref in zip(waiting, refs, strict=True):
                 try:
                     if ref in ready:
@@ -181,6 +186,24 @@ class RaySource:
                     self._replace(member, str(loss))
             unplaced = [member.silent for member in self.members if member.place is None]
             self.waiting.look(len(unplaced), len(self.members), max(unplaced, default=0.0))
+
+    def _look_at_head(self) -> None:
+        """Give up before Ray does, which would end this process where it stands, after a minute.
+
+        Raises:
+            WorkerLost: the head node does not answer any more.
+        """
+        now = time.monotonic()
+        if now - self.head_at < HEAD_EVERY:
+            return
+        if now - self.head_at > HEAD_LIMIT or ray_cluster.head_answers():
+            self.head_seen = now  # or we ourselves were busy, or stopped, and know nothing
+        self.head_at = now
+        if now - self.head_seen > HEAD_LIMIT:
+            self.members = []  # nobody is there to end them; they end with their head
+            raise WorkerLost(
+                f"ray: the head node has not answered for {now - self.head_seen:.0f} s"
+            )
 
     def _compare(self, member: Member) -> None:
         """Say once of a machine that it has other code than this one."""

@@ -90,7 +90,7 @@ class World:
     def __init__(self, **nodes):
         self.nodes = dict(nodes)  # CPUs by address
         self.actors, self.puts, self.calls, self.here = [], [], [], None
-        self.now, self.events, self.eager = 0.0, [], False
+        self.now, self.events, self.eager, self.head = 0.0, [], False, True
 
     # -- What a test does ------------------------------------------------------------------------
 

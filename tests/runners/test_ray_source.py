@@ -9,6 +9,7 @@ import pytest
 
 from envs.contract import SimulatorError
 from runners import group as groups
+from runners import ray_cluster
 from runners.errors import WorkerLost
 from runners.sources import Plan, ray_worker
 from tests.runners import faulty
@@ -21,8 +22,10 @@ KEYS = {"env": faulty.KEYS, "eval_episodes": 2, "replay_size": 10**5, "source": 
 
 @pytest.fixture(name="world")
 def fake(monkeypatch):
-    monkeypatch.setattr(ray_worker, "code_here", lambda: {"torch": "2"})  # else git is asked
+    monkeypatch.setattr(ray_cluster, "head_answers", lambda: world.head)
     world = World(one=2, two=2)
+    monkeypatch.setattr(ray_cluster, "head_answers", lambda: world.head)
+    monkeypatch.setattr(ray_worker, "code_here", lambda: {"torch": "2"})  # else git is asked
     world.source = world.install(monkeypatch)
     yield world
     for name in ("ray", "ray_member"):  # they hold the fake
@@ -255,6 +258,21 @@ def test_no_more_is_begun_than_the_lag_allows(world):
         for _ in range(2):
             run.source.next(plan)
             assert run.source.pending == 3
+
+
+def test_a_head_node_that_is_gone_ends_the_run_before_ray_ends_the_process(world, told):
+    with Run(2, **KEYS) as run:
+        run.go(3)
+        world.now += 1_000  # a long evaluation: nothing is known of that time
+        world.head = False
+        run.go(1)
+        for actor in world.actors:
+            actor.hung = True
+        began = world.now
+        with pytest.raises(WorkerLost, match="the head node has not answered for 3"):
+            run.go(3)
+        assert 30 <= world.now - began < 40
+    assert not told
 
 
 def test_what_is_handed_over_lives_until_the_next_one(world):
