@@ -267,8 +267,10 @@ def bench_pipeline() -> Iterator[Row]:
 
 def bench_ray() -> Iterable[Row]:
     """Rollouts of 564 KB from Ray actors beside those of async worker processes."""
-    from runners import bench_ray
+    from runners import bench_ray, ray_cluster
 
+    if not ray_cluster.is_installed():
+        return [Row(f"ray: {ray_cluster.INSTALL}", "", "")]
     return bench_ray.beside_processes()
 
 

@@ -31,13 +31,18 @@ ROOM_LIMIT = 900.0  # seconds of waiting for room
 PORT = re.compile(r"[^/\s]+:\d{1,5}")
 
 
+def is_installed() -> bool:
+    """Whether the package is there; it is not loaded."""
+    return importlib.util.find_spec("ray") is not None
+
+
 def require() -> Any:
     """The ``ray`` package.
 
     Raises:
         BadInput: it is not installed; how to install it.
     """
-    if importlib.util.find_spec("ray") is None:
+    if not is_installed():
         raise BadInput(f"ray: the package is not installed: {INSTALL}")
     import ray
 
