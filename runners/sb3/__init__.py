@@ -57,8 +57,9 @@ def check_settings(config: RunConfig) -> None:
         BadInput: which setting, and why.
     """
     name = config.agent
+    if config.source == "ray":
+        raise BadInput(f"ray: is not for {name}, which simulates in this process; leave --ray out")
     takes: Mapping[str, tuple[Any, str]] = {
-        "source": ("local", "it simulates in this process"),
         "async_": (False, "it simulates in this process"),
         "lag": (0, "it acts with the newest parameters"),
         "block_size": (1, "it steps every lane by itself"),

@@ -56,7 +56,7 @@ def test_agents_that_learn_step_by_step_or_in_a_loop_of_their_own_take_no_worker
     settings = {"steps": 100, "source": "ray"}
     with pytest.raises(BadInput, match="workers are for agents that learn from rollouts"):
         train.run(make_config("q_learning", "Taxi-v4", **settings), [0], workers=1, ray="auto")
-    with pytest.raises(BadInput, match="source: is not for sb3:dqn"):
+    with pytest.raises(BadInput, match="ray: is not for sb3:dqn, which simulates in this process"):
         make_config("sb3:dqn", "CartPole-v1", **settings)
 
 
