@@ -31,6 +31,12 @@ def device(kind: str, seconds: float, env: str = GAME) -> Iterator[Row]:
         configs = list(_configs(kind, env))
     except UnsupportedEnv:
         configs = list(_configs(kind, "CartPole-v1"))
+    if kind == "cuda":
+        import torch
+
+        from agents.device.machine import name
+
+        yield Row(name(torch.device(kind)), "", "")
     for config in configs:
         yield from _table(config, seconds)
 

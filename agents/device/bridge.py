@@ -13,6 +13,8 @@ from agents.device.homeward import HostCopy
 from agents.device.machine import machine_of
 from agents.device.staging import Staging
 
+_HERE = contextlib.nullcontext()
+
 
 class Bridge:
     """On the CPU there is nothing to cross: tensors and arrays are the memory that is handed over.
@@ -28,7 +30,7 @@ class Bridge:
 
     def crossed(self) -> contextlib.AbstractContextManager[object]:
         """Meanwhile what is computed is computed there."""
-        return self.machine.on(self.stream) if self.machine else contextlib.nullcontext()
+        return self.machine.on(self.stream) if self.machine else _HERE
 
     def up(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Tensors of the host on the device, good until the next call."""
@@ -36,4 +38,5 @@ class Bridge:
 
     def down(self, tensor: Tensor) -> Array:
         """The numbers of a tensor, waited for: somebody is about to act by them."""
-        return HostCopy(tensor).read()
+        array: Array = HostCopy(tensor).read() if self.machine else tensor.numpy()
+        return array

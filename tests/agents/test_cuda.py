@@ -99,7 +99,8 @@ def close(a, b, atol=1e-3):
 
 
 def differs(learner, before):
-    assert not torch.allclose(learner.online.flat.cpu(), before, rtol=1e-2, atol=1e-3)
+    """By more than what passes for the same."""
+    assert (learner.online.flat.cpu() - before).abs().max() > 2e-3
 
 
 @pytest.mark.parametrize(("name", "switches", "spec"), STEPS)
@@ -169,7 +170,7 @@ def test_priorities_come_over_when_they_are_asked_for():
 def test_a_recorded_step_is_the_eager_one_and_never_waits(name, switches):
     spec = next(iter(specs_of(name).values()))
     eager, graphed = twins(name, spec, (CUDA, CUDA), **switches)
-    before = eager.online.flat.cpu()
+    before = eager.online.flat.cpu().clone()
     graphed.compile()
     batches = [on(CUDA, numbers(eager, spec, turn)) for turn in range(WARM_UP + 8)]
     noise = [drawn(eager, batch) for batch in batches]
