@@ -237,3 +237,34 @@ def test_an_actor_that_computes_elsewhere_acts_alike(name, hyper, shape, monkeyp
         monkeypatch.setattr(part, "machine_of", lambda device: machine)
     for a, b in zip(plain, played(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_priorities_are_written_one_update_late_where_the_host_runs_ahead(monkeypatch):
+    """Sample u + 1 is drawn with those of updates up to u - 1; a checkpoint waits for the last ones."""
+    from agents import learner as learners
+    from tests.agents.test_meta import SPECS, make_learner
+
+    monkeypatch.setattr(learners, "priority_lag", lambda device: 1)
+    made = make_learner("dqn", SPECS["box"], CPU, prioritized=True, **SMALL["dqn"])
+    for rollout in rollouts():
+        made.observe(rollout)
+    told, write, sample = [], made.replay.set_priorities, made.replay.sample
+
+    def sampling():
+        batch = sample()
+        told.append(("sample", made.replay.sampled.copy()))
+        return batch
+
+    def writing(sampled, errors):
+        told.append(("write", sampled.copy()))
+        write(sampled, errors)
+
+    monkeypatch.setattr(made.replay, "sample", sampling)
+    monkeypatch.setattr(made.replay, "set_priorities", writing)
+    for _ in range(3):
+        made.update()
+    assert [what for what, _ in told] == ["sample", "sample", "write", "sample", "write"]
+    made.state_dict()
+    drawn, written = ([rows for what, rows in told if what == kind] for kind in ("sample", "write"))
+    for a, b in zip(drawn, written, strict=True):
+        assert (a == b).all()
