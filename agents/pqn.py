@@ -43,7 +43,7 @@ from agents.learner import keep_seeds, read_metrics, share, td_quantiles
 from agents.networks import FlatParameters, QNetwork, initialise
 from agents.optimizer import FlatAdam
 from agents.q_actor import QActor
-from agents.replay.stack import stacks
+from agents.replay.stack import stacks, stacks_there, visible
 from agents.replay.view import lambda_view
 from agents.rules import multistep, td
 from agents.sequences import joined_blocks, pack, unrolled
@@ -207,7 +207,8 @@ class PQNLearner:
         self.lane_steps += rows * self.lanes * self.learners
         self.version += 1
         there = self.feed.move(self._columns(rollout))
-        obs, first = there["obs"], there["first"]
+        first = there["first"]
+        obs = there["obs"] if "obs" in there else stacks_there(there["frames"], there["seen"])
         mask = there["mask"].flatten(1, 2) if "mask" in there else None
         self._memory = {n.removeprefix("m."): m for n, m in there.items() if n.startswith("m.")}
         with torch.no_grad():
@@ -238,6 +239,11 @@ class PQNLearner:
         """The observations [T+1, K n, ...], each with the frames before it where there is a stack."""
         if not self._frames:
             return rollout.obs
+        columns = self._with_past(rollout)
+        return stacks(columns["obs"], columns["first"], self.config.frame_stack)
+
+    def _with_past(self, rollout: Rollout) -> dict[str, Array]:
+        """Observations and ``first`` [S-1+T+1, K n, ...], those of the S-1 rows before among them."""
         columns, rows = {"obs": rollout.obs, "first": rollout.first}, rollout.rows
         for name, before in self._frames.items():
             now = columns[name]
@@ -245,12 +251,12 @@ class PQNLearner:
             # row T comes again, as row 0 of the next rollout
             kept = columns[name][rows : rows + len(before)]
             self._frames[name] = kept.reshape(before.shape).copy()
-        return stacks(columns["obs"], columns["first"], self.config.frame_stack)
+        return columns
 
     def _columns(self, rollout: Rollout) -> dict[str, torch.Tensor]:
         """What is learned of a rollout, [K, T, n, ...] each; rewards, discounts and λ [T, K, n]; "m." memories."""
         columns = {
-            "obs": self._seed_major(self._stacked(rollout)),
+            **self._observed(rollout),
             "first": self._seed_major(rollout.first),
             "action": self._seed_major(rollout.action),
             "valid": self._seed_major(rollout.valid),
@@ -260,6 +266,14 @@ class PQNLearner:
         memory = joined_blocks(rollout.actor_state)
         columns |= {f"m.{name}": torch.from_numpy(value) for name, value in memory.items()}
         return columns | self._view(rollout)
+
+    def _observed(self, rollout: Rollout) -> dict[str, torch.Tensor]:
+        """Observations as the network takes them; where they travel single frames, to be stacked there."""
+        if not self._frames or self.feed.staging is None:
+            return {"obs": self._seed_major(self._stacked(rollout))}
+        columns = self._with_past(rollout)
+        seen = visible(columns["first"], self.config.frame_stack)
+        return {"frames": self._seed_major(columns["obs"]), "seen": self._seed_major(seen)}
 
     def _seed_major(self, column: Array) -> torch.Tensor:
         """[T, K n, ...] to [K, T, n, ...], on the host."""

@@ -47,7 +47,8 @@ MUTANTS = {
         f"{TD}::test_no_gradient_goes_through_a_target",
     ),
     "a truncation is taken for a termination": Mutant(
-        "agents/pqn.py", "rollout.reward, ended, c.gamma", "rollout.reward, rollout.done, c.gamma",
+        "agents/replay/view.py", "rollout.reward, ended, hyper.gamma",
+        "rollout.reward, rollout.done, hyper.gamma",
         f"{PQN}::test_the_returns_of_a_rollout",
     ),
     "the successor is one row too early": Mutant(
@@ -107,8 +108,8 @@ MORE = {
         f"{DQN}::test_the_gradient_by_hand",
     ),
     "the trace is not cut at an end": Mutant(
-        "agents/pqn.py", "c.lambda_ * (1.0 - (ended | rollout.truncated))",
-        "c.lambda_ * (1.0 - 0.0 * ended)", f"{PQN}::test_the_returns_of_a_rollout",
+        "agents/replay/view.py", "hyper.lambda_ * (1.0 - (ended | rollout.truncated))",
+        "hyper.lambda_ * (1.0 - 0.0 * ended)", f"{PQN}::test_the_returns_of_a_rollout",
     ),
     "the target network is never updated": Mutant(
         "agents/learner.py", "if self._target_is_due():", "if False:",

@@ -8,6 +8,8 @@ opens an episode.
 from __future__ import annotations
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from agents.contract import Array
 
@@ -38,11 +40,42 @@ def stacks(obs: Array, first: Array, frames: int) -> Array:
     Returns:
         [T, N, S, ...].
     """
-    rows = np.arange(len(obs))[:, None]
-    opened = np.maximum.accumulate(np.where(first, rows, -1))  # the row that opened the episode
-    columns = []
-    for back in range(frames - 1, -1, -1):
-        here = slice(frames - 1 - back, len(obs) - back)
-        visible = rows[here] >= opened[frames - 1 :]
-        columns.append(obs[here] * visible.reshape(*visible.shape, *[1] * (obs.ndim - 2)))
+    seen, columns = visible(first, frames), []
+    for i in range(frames):
+        shown = seen[:, :, i].reshape(*seen.shape[:2], *[1] * (obs.ndim - 2))
+        columns.append(obs[i : i + len(seen)] * shown)
     return np.stack(columns, axis=2)
+
+
+def visible(first: Array, frames: int) -> Array:
+    """Which of the S newest rows, oldest first, are of a row's own episode.
+
+    Args:
+        first: [S-1+T, N] bool.
+        frames: S.
+
+    Returns:
+        [T, N, S] bool.
+    """
+    rows = np.arange(len(first))[:, None]
+    opened = np.maximum.accumulate(np.where(first, rows, -1))  # the row that opened the episode
+    count = len(first) - frames + 1
+    return np.stack([rows[i : i + count] >= opened[frames - 1 :] for i in range(frames)], axis=2)
+
+
+def stacks_there(obs: Tensor, seen: Tensor) -> Tensor:
+    """The same on a device, where single frames were sent.
+
+    Args:
+        obs: [K, S-1+T, n, ...].
+        seen: [K, T, n, S], as `visible` tells.
+
+    Returns:
+        [K, T, n, S, ...].
+    """
+    rows, more = seen.shape[1], [1] * (obs.ndim - 3)
+    columns = [
+        obs[:, i : i + rows] * seen[..., i].view(*seen.shape[:3], *more)
+        for i in range(seen.shape[3])
+    ]
+    return torch.stack(columns, 3)

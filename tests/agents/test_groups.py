@@ -125,7 +125,11 @@ class Training:
         return {name: tensor.numpy() for name, tensor in self.learner.params().tensors.items()}
 
 
-@pytest.mark.parametrize(("name", "switches"), CASES)
+# rows of numbers in bfloat16 are for a GPU, but for continuous agents
+HERE = [case for case in CASES if "bf16" not in case[1] or AGENTS[case[0]].continuous]
+
+
+@pytest.mark.parametrize(("name", "switches"), HERE)
 def test_whatever_is_switched_on(name, switches):
     config = config_of(name, **switches)
     with torch_set():

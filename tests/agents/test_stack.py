@@ -13,7 +13,7 @@ from agents.contract import Rollout
 from agents.networks import QNetwork
 from agents.q_actor import QActor
 from agents.replay.ring import RingReplay
-from agents.replay.stack import push, stacks
+from agents.replay.stack import push, stacks, stacks_there, visible
 from envs.contract import Spec
 from runners.sources import Plan
 from tests.agents.test_joint import GAMMA, Scene
@@ -167,3 +167,22 @@ def test_pqn_stacks_across_the_borders_of_rollouts(lengths):
         start += rows
     learner.keep([1])
     assert learner._frames["obs"].shape == (2, 1, 2, 2)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.int64])
+def test_stacks_made_on_a_device_are_those_made_here(dtype):
+    """Of two seeds with three lanes each, whose episodes begin anywhere."""
+    rng, frames, rows = np.random.default_rng(0), 4, 30
+    obs = rng.integers(1, 200, size=(frames - 1 + rows, 6, 3, 2)).astype(dtype)
+    first = rng.random(obs.shape[:2]) < 0.2
+    expected = stacks(obs, first, frames)
+
+    def seed_major(column):
+        return torch.from_numpy(
+            column.reshape(len(column), 2, 3, *column.shape[2:]).swapaxes(0, 1).copy()
+        )
+
+    found = stacks_there(seed_major(obs), seed_major(visible(first, frames)))
+    assert found.dtype == torch.from_numpy(expected).dtype
+    assert torch.equal(found, seed_major(expected))
+    assert (expected == 0).any()
