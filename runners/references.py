@@ -52,6 +52,11 @@ YOUNG = (
     "arXiv:1903.03176, read off a figure, kenjyoung/MinAtar, img/learning_curves.gif at 4241f24685"
 )
 
+SIMBA = (
+    "random play: 1,000 episodes measured; 1: SAC after 1M steps on the v4 task, 10 seeds, "
+    "DAVIAN-Robotics/SimbaV2, results/baseline/sac.csv at 86899c277c"
+)
+
 SCALES: Mapping[str, Scale] = {
     "CartPole-v1": Scale(22.12, 475.0, GYM),
     "Acrobot-v1": Scale(-498.8, -100.0, GYM),
@@ -64,6 +69,14 @@ SCALES: Mapping[str, Scale] = {
         7.93,
         "random play: 1,000 episodes measured; 1: exact optimum, by dynamic programming",
     ),
+    "MinAtar/Breakout": Scale(0.382, 10.0, YOUNG),
+    "MinAtar/Asterix": Scale(0.524, 17.0, YOUNG),
+    "MinAtar/Freeway": Scale(0.383, 50.2, YOUNG),
+    "HalfCheetah-v5": Scale(-287.3, 11320.9, SIMBA),
+    "Hopper-v5": Scale(18.45, 2787.1, SIMBA),
+    "Walker2d-v5": Scale(1.957, 4536.5, SIMBA),
+    "Ant-v5": Scale(-56.22, 5733.8, SIMBA),
+    "Humanoid-v5": Scale(112.9, 4825.5, SIMBA),
 }
 
 # fmt: off

@@ -64,6 +64,19 @@ SMALL = {
 """What every agent can do in about a second, a few hundred updates or more."""
 
 
+def _one_a_file():
+    """Every agent; one of each file every time, the others, which share its code, where there is time."""
+    seen, found = set(), []
+    for name, entry in AGENTS.items():
+        again = entry.module in seen or entry.module.removesuffix("_named") in seen
+        found.append(pytest.param(name, marks=pytest.mark.slow) if again else name)
+        seen.add(entry.module)
+    return found
+
+
+EVERY = _one_a_file()
+
+
 def config_of(name, **changes) -> RunConfig:
     settings = {"eval_episodes": 4, **SMALL[name], **changes}
     return make_config(name, settings.pop("env"), **settings)
@@ -85,7 +98,7 @@ def test_every_agent_is_tested():
     assert set(SMALL) == set(AGENTS)
 
 
-@pytest.mark.parametrize("name", list(AGENTS))
+@pytest.mark.parametrize("name", EVERY)
 def test_a_seed_in_a_group_equals_the_seed_alone(name, tmp_path):
     config = config_of(name)
     together = run(config, SEEDS, str(tmp_path / "together"))
@@ -126,7 +139,11 @@ class Training:
 
 
 # rows of numbers in bfloat16 are for a GPU, but for continuous agents
-HERE = [case for case in CASES if "bf16" not in case[1] or AGENTS[case[0]].continuous]
+HERE = [
+    pytest.param(name, switches, marks=pytest.mark.slow) if len(switches) > 1 else (name, switches)
+    for name, switches in CASES
+    if "bf16" not in switches or AGENTS[name].continuous
+]
 
 
 @pytest.mark.parametrize(("name", "switches"), HERE)
@@ -139,7 +156,7 @@ def test_whatever_is_switched_on(name, switches):
 
 
 @pytest.mark.parametrize(("lag", "kept"), [(0, [1]), (1, [0, 2])])
-@pytest.mark.parametrize("name", list(AGENTS))
+@pytest.mark.parametrize("name", EVERY)
 def test_seeds_that_leave_change_nothing_for_those_that_stay(name, lag, kept):
     config = config_of(name, **({"source": "local"} if lag else {}), lag=lag)
     rollouts = {1: 300, 8: 6}.get(config.rollout_length, 20)

@@ -14,11 +14,11 @@ from agents.hyper import BadValue
 from runners import presets
 from runners.command_line import parse_train
 from runners.config import (
-    Options,
     run_name,
     to_json,
 )
 from runners.errors import BadInput
+from runners.options import Options
 from runners.resolve import make_config
 from runners.run_folder import Group, create_run
 from tests.runners.toys import REFUSED, ToyConfig, toy, toys  # noqa: F401 - a fixture

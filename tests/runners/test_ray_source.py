@@ -22,7 +22,6 @@ KEYS = {"env": faulty.KEYS, "eval_episodes": 2, "replay_size": 10**5, "source": 
 
 @pytest.fixture(name="world")
 def fake(monkeypatch):
-    monkeypatch.setattr(ray_cluster, "head_answers", lambda: world.head)
     world = World(one=2, two=2)
     monkeypatch.setattr(ray_cluster, "head_answers", lambda: world.head)
     monkeypatch.setattr(ray_worker, "code_here", lambda: {"torch": "2"})  # else git is asked
