@@ -22,16 +22,22 @@ FAMILY = ("crossq", "tqc", "redq", "droq", "td3", "ddpg", "naf")
 def continuous() -> Iterator[Row]:
     """The whole loop and the update of SAC, the bound of its products, and the family's updates."""
     theirs = _sb3()
-    ours = {"float32": _loop("sac"), "bf16": _loop("sac", bf16=True)}
+    ours = {
+        "float32": _loop("sac"),
+        "float32, --lag 1": _loop("sac", lag=1),
+        "bf16": _loop("sac", bf16=True),
+        "bf16, --lag 1": _loop("sac", bf16=True, lag=1),
+    }
     loops = [_steps(loop) for loop in ours.values()]
     whole = turns(lambda: timed(lambda: _go_on(theirs), STEPS), *loops)
     for name, rate in zip(ours, whole[1:], strict=True):
         yield Row(
             f"sac, {ENV}, steps a second, {name}", f"{rate:.1f}", f"SB3: {whole[0]:.1f}", rate / whole[0]
         )  # fmt: skip
-    updates = [_updates(loop) for loop in ours.values()]
+    kinds = ("float32", "bf16")
+    updates = [_updates(ours[kind]) for kind in kinds]
     alone = turns(lambda: timed(lambda: theirs.train(STEPS, BATCH), STEPS), *updates)
-    for name, rate in zip(ours, alone[1:], strict=True):
+    for name, rate in zip(kinds, alone[1:], strict=True):
         yield Row(
             f"sac, updates a second, {name}", f"{rate:.1f}", f"SB3: {alone[0]:.1f}", rate / alone[0]
         )

@@ -23,3 +23,10 @@ def test_they_swing_a_pendulum_up_within_ten_thousand_steps(agent, tmp_path):
     """Hanging down gives about -1,200 an episode, the best policies -150."""
     means = [sum(each) / len(each) for each in returns(agent, "Pendulum-v1", tmp_path)]
     assert min(means) > -200.0
+
+
+@pytest.mark.parametrize("agent", ["sac", "td3"])
+def test_they_hold_an_inverted_pendulum_for_a_thousand_steps(agent, tmp_path):
+    """A policy drawn at random holds it for about ten; 950 counts as solved."""
+    means = [sum(each) / len(each) for each in returns(agent, "InvertedPendulum-v5", tmp_path)]
+    assert min(means) > 950.0

@@ -217,3 +217,15 @@ def test_rollouts_beside_the_learner_are_ways_too(monkeypatch):
     assert found["--workers 4 --block-size 4 --async"].config.ahead == 4
     table = make_config("q_learning", "Taxi-v4", steps=1000)
     assert not list(bench_advise.beside(table))
+
+
+def test_the_products_of_an_update_are_all_counted():
+    from runners import bench_continuous as bench
+
+    # the policy's three layers 17x256, 256x256, 256x12: 72,960 products a row, forward twice, once for its
+    # weights, and to the inputs of all but the first: 68,608
+    # a critic's, 23x256, 256x256, 256x1: 71,680, forward three times, once for its weights; to the inputs
+    # twice, of the first layer once: 2 · 65,792 + 5,888
+    a_row = 3 * 72_960 + 68_608 + 2 * (4 * 71_680 + 2 * 65_792 + 5_888)
+    found = sum(p.copies * p.rows * p.inner * p.columns * p.times for p in bench.products())
+    assert found == 256 * a_row
