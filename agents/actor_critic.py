@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -23,16 +24,25 @@ from agents.contract import (
     Params,
     Rollout,
     State,
+    group_generators,
 )
 from agents.device import read_if_free
 from agents.device.graph import GraphedStep
 from agents.device.homeward import Post
 from agents.device.machine import machine_of
 from agents.device.staging import Feed
-from agents.learner import keep_seeds, read_metrics, relative_distance, share, td_quantiles
-from agents.networks import FlatParameters
+from agents.learner import (
+    keep_seeds,
+    read_metrics,
+    relative_distance,
+    share,
+    td_quantiles,
+    updates_by,
+)
+from agents.networks import FlatParameters, initialise
 from agents.optimizer import FlatAdam
 from agents.policy_actor import action_units
+from agents.replay.frames import MakeFrames
 from agents.replay.ring import RingReplay
 from agents.running import Running
 from envs.contract import Spec
@@ -82,6 +92,14 @@ class ActorCriticHyper(Protocol):
     def target_tau(self) -> float: ...
     @property
     def normalise_obs(self) -> bool: ...
+    @property
+    def gamma(self) -> float: ...
+    @property
+    def n_step(self) -> int: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def replay_size(self) -> int: ...
     @property
     def slow(self) -> tuple[str, ...]:
         """Which networks have a slow copy, of "critics" and "policy"."""
@@ -200,11 +218,9 @@ class ActorCriticLearner:
         self.version += 1
 
     def updates_due(self) -> int:
-        """Lane steps since ``learning_starts`` times ``replay_ratio``, less the updates done."""
-        if not self.replay.ready:
-            return 0
-        elapsed = self.lane_steps - self.hyper.learning_starts
-        return max(0, math.floor(elapsed * self.hyper.replay_ratio) - self.updates)
+        """By the clock; 0 while the replay has no row to learn."""
+        due = updates_by(self.lane_steps, self.hyper) - self.updates
+        return max(0, due) if self.replay.ready else 0
 
     def update(self) -> None:
         """One gradient step of the critics on one batch, and of the policy where it is due.
@@ -254,8 +270,9 @@ class ActorCriticLearner:
         total = self.optimizer.step(out.loss, share, lr)
         metrics = out.metrics
         if due.policy:
-            own = h.policy_loss(self.networks, batch, drawn, moments)
-            total = total + self.optimizers["policy"].step(own.loss, share, h.policy_lr)
+            with _still(self.optimizer.leaves):  # whose gradients nobody would look at
+                own = h.policy_loss(self.networks, batch, drawn, moments)
+                total = total + self.optimizers["policy"].step(own.loss, share, h.policy_lr)
             metrics = {**metrics, **own.metrics}
         moments.absorb()
         if due.targets:
@@ -347,6 +364,18 @@ class ActorCriticLearner:
             self.seen = self._seen()
 
 
+@contextlib.contextmanager
+def _still(leaves: Sequence[Tensor]) -> Iterator[None]:
+    """Meanwhile these are numbers like others, and no gradient of theirs is worked out."""
+    for leaf in leaves:
+        leaf.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for leaf in leaves:
+            leaf.requires_grad_(True)
+
+
 def _normalised(obs: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:
     """Rows of numbers [K, B, all] of observations [K, B, ...], by statistics where there are any."""
     x = obs.flatten(2).to(torch.float32)
@@ -354,3 +383,29 @@ def _normalised(obs: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:
         return x
     mean, scale = (statistics[n].flatten(1).unsqueeze(1) for n in ("obs_mean", "obs_scale"))
     return (x - mean) * scale
+
+
+def assemble(
+    hyper: ActorCriticHyper,
+    spec: Spec,
+    lanes: int,
+    networks: tuple[nn.Module | None, nn.Module],
+    learner_seeds: Sequence[np.random.SeedSequence],
+    replay_generators: Sequence[np.random.Generator],
+    frames: MakeFrames | None,
+) -> ActorCriticLearner:
+    """A learner of a policy (None: the critics hold it) and critics as they were made, and its replay.
+
+    Each seed draws its weights from its own generator: the policy's, then its critics' side by side.
+    """
+    policy, critics = networks
+    first = next(critics.parameters())
+    generators = group_generators(learner_seeds, first.device)
+    if policy is not None:
+        initialise(policy, generators)
+    initialise(critics, [g for g in generators for _ in range(len(first) // len(generators))])
+    replay = RingReplay(
+        spec, replay_generators, lanes, capacity=hyper.replay_size, batch_size=hyper.batch_size,
+        n_step=hyper.n_step, gamma=hyper.gamma, frames=frames,
+    )  # fmt: skip
+    return ActorCriticLearner(hyper, spec, policy, critics, replay, generators)

@@ -74,7 +74,8 @@ class GroupLinear(Layer):
 
 def has_place(weight: Tensor) -> bool:
     """Whether a weight's ``grad`` is memory that waits for its gradient (`agents.optimizer.FlatAdam`)."""
-    return weight.is_leaf and weight.grad is not None and torch.is_grad_enabled()
+    waits = weight.is_leaf and weight.requires_grad and weight.grad is not None
+    return waits and torch.is_grad_enabled()
 
 
 class _Product(torch.autograd.Function):

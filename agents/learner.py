@@ -184,11 +184,9 @@ class GradientLearner:
         self.version += 1
 
     def updates_due(self) -> int:
-        """Lane steps since ``learning_starts`` times ``replay_ratio``, less the updates done."""
-        if not self.replay.ready:
-            return 0
-        elapsed = self.lane_steps - self.hyper.learning_starts
-        return max(0, math.floor(elapsed * self.hyper.replay_ratio) - self.updates)
+        """By the clock; 0 while the replay has no row to learn."""
+        due = updates_by(self.lane_steps, self.hyper) - self.updates
+        return max(0, due) if self.replay.ready else 0
 
     def update(self) -> None:
         """One gradient step on one batch.
@@ -304,6 +302,20 @@ class GradientLearner:
         self.replay.keep(kept)
         if self.statistics:
             self.statistics.keep(kept)
+
+
+class Clock(Protocol):
+    """When a learner with a replay learns."""
+
+    @property
+    def replay_ratio(self) -> float: ...
+    @property
+    def learning_starts(self) -> int: ...
+
+
+def updates_by(lane_steps: int, clock: Clock) -> int:
+    """Lane steps since ``learning_starts`` times ``replay_ratio``: the updates that are due by then."""
+    return math.floor((lane_steps - clock.learning_starts) * clock.replay_ratio)
 
 
 def _drawn(loss: Loss, noise: NoiseSource | None) -> DrawnLoss:

@@ -15,15 +15,13 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 import torch
 
-from agents.actor_critic import ActorCriticLearner, Draws, Networks
+from agents.actor_critic import ActorCriticLearner, Draws, Networks, assemble
 from agents.batch_renorm import Moments
 from agents.continuous_networks import MLP, QuadraticCritic
-from agents.contract import Batch, LossOut, group_generators
+from agents.contract import Batch, LossOut
 from agents.hyper import BadValue, Range, Search, at_least, check, positive, unit
-from agents.networks import initialise
 from agents.policy_actor import PolicyActor, width_of
 from agents.replay.frames import MakeFrames
-from agents.replay.ring import RingReplay
 from agents.rules import td
 from envs.contract import Spec
 
@@ -96,7 +94,7 @@ class NAFConfig:
         self, networks: Networks, batch: Batch, noise: Draws, moments: Moments
     ) -> LossOut:
         """None: the policy is the critic's own."""
-        raise NotImplementedError
+        raise NotImplementedError  # a learner whose critics hold the policy asks for none
 
     def draw(
         self,
@@ -138,11 +136,5 @@ def make_learner(
     frames: MakeFrames | None = None,
 ) -> ActorCriticLearner:
     """A learner for a group of K seeds of ``lanes`` lanes each; ``frames``: where its replay keeps observations."""
-    network = make_network(config, spec, len(learner_seeds), device)
-    generators = group_generators(learner_seeds, device)
-    initialise(network, generators)
-    replay = RingReplay(
-        spec, replay_generators, lanes, capacity=config.replay_size, batch_size=config.batch_size,
-        n_step=config.n_step, gamma=config.gamma, frames=frames,
-    )  # fmt: skip
-    return ActorCriticLearner(config, spec, None, network, replay, generators)
+    networks = (None, make_network(config, spec, len(learner_seeds), device))
+    return assemble(config, spec, lanes, networks, learner_seeds, replay_generators, frames)

@@ -24,16 +24,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agents.actor_critic import ActorCriticLearner, Draws, Networks
+from agents.actor_critic import ActorCriticLearner, Draws, Networks, assemble
 from agents.batch_renorm import Moments
 from agents.continuous_networks import MLP, Critics, GaussianPolicy
-from agents.contract import Batch, LossOut, group_generators
+from agents.contract import Batch, LossOut
 from agents.hyper import BadValue, Range, Search, at_least, check, positive, unit
 from agents.layers import NO_NOISE
-from agents.networks import initialise
 from agents.policy_actor import PolicyActor, width_of
 from agents.replay.frames import MakeFrames
-from agents.replay.ring import RingReplay
 from agents.rules import td
 from agents.rules.actor_critic import pooled, soft_value, temperature_loss
 from agents.rules.distributional import midpoints, quantile_huber
@@ -331,12 +329,5 @@ def make_learner(
     frames: MakeFrames | None = None,
 ) -> ActorCriticLearner:
     """A learner for a group of K seeds of ``lanes`` lanes each; ``frames``: where its replay keeps observations."""
-    policy, critics = make_networks(config, spec, len(learner_seeds), device)
-    generators = group_generators(learner_seeds, device)
-    initialise(policy, generators)
-    initialise(critics, [g for g in generators for _ in range(config.critics)])
-    replay = RingReplay(
-        spec, replay_generators, lanes, capacity=config.replay_size, batch_size=config.batch_size,
-        n_step=config.n_step, gamma=config.gamma, frames=frames,
-    )  # fmt: skip
-    return ActorCriticLearner(config, spec, policy, critics, replay, generators)
+    networks = make_networks(config, spec, len(learner_seeds), device)
+    return assemble(config, spec, lanes, networks, learner_seeds, replay_generators, frames)

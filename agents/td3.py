@@ -17,15 +17,13 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 import torch
 
-from agents.actor_critic import ActorCriticLearner, Draws, Networks
+from agents.actor_critic import ActorCriticLearner, Draws, Networks, assemble
 from agents.batch_renorm import Moments
 from agents.continuous_networks import MLP, Critics, DeterministicPolicy
-from agents.contract import Batch, LossOut, group_generators
+from agents.contract import Batch, LossOut
 from agents.hyper import BadValue, Range, Search, at_least, check, positive, unit
-from agents.networks import initialise
 from agents.policy_actor import PolicyActor, width_of
 from agents.replay.frames import MakeFrames
-from agents.replay.ring import RingReplay
 from agents.rules import td
 from agents.rules.actor_critic import smoothed
 from envs.contract import Spec
@@ -177,12 +175,5 @@ def make_learner(
     frames: MakeFrames | None = None,
 ) -> ActorCriticLearner:
     """A learner for a group of K seeds of ``lanes`` lanes each; ``frames``: where its replay keeps observations."""
-    policy, critics = make_networks(config, spec, len(learner_seeds), device)
-    generators = group_generators(learner_seeds, device)
-    initialise(policy, generators)
-    initialise(critics, [g for g in generators for _ in range(config.critics)])
-    replay = RingReplay(
-        spec, replay_generators, lanes, capacity=config.replay_size, batch_size=config.batch_size,
-        n_step=config.n_step, gamma=config.gamma, frames=frames,
-    )  # fmt: skip
-    return ActorCriticLearner(config, spec, policy, critics, replay, generators)
+    networks = make_networks(config, spec, len(learner_seeds), device)
+    return assemble(config, spec, lanes, networks, learner_seeds, replay_generators, frames)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from contextlib import closing
 
 import numpy as np
 import pytest
@@ -238,35 +237,6 @@ def test_an_end_by_time_bootstraps_and_one_by_the_task_does_not():
         for _ in range(20):
             found |= set(made.replay.sample().discount.flatten().tolist())
         assert found == discounts
-
-
-def test_a_pendulum_cut_by_its_limit_bootstraps_at_every_row():
-    """Its episodes never end by themselves: with a limit of 3 steps every third row is cut, and none is worth less."""
-    from runners import group
-    from runners.resolve import make_config
-    from runners.sources import Plan
-
-    config = make_config(
-        "sac",
-        "Pendulum-v1",
-        lanes=2,
-        env_options={"max_episode_steps": 3},
-        batch_size=16,
-        replay_size=100,
-    )
-    setting = group.make_setting(config)
-    made = group.make_learner(setting, [0])
-    with closing(group.make_source(setting, [0], made)) as source:
-        source.publish(made.params())
-        for _ in range(24):
-            made.observe(source.next(Plan(1, None)))
-    replay = made.replay
-    rows = slice(0, replay.head)
-    # of four rows three are steps, the last of which is cut, and one is the reset
-    assert replay.truncated[rows].sum() == 2 * 24 // 4
-    assert not replay.terminated[rows].any()
-    for _ in range(10):
-        assert (replay.sample().discount == np.float32(0.99)).all()
 
 
 def test_the_policy_learns_at_every_second_update_and_so_do_targets():
