@@ -34,7 +34,7 @@ from agents.policy_actor import PolicyActor, width_of
 from agents.replay.frames import MakeFrames
 from agents.rules import td
 from agents.rules.actor_critic import pooled, soft_value, temperature_loss
-from agents.rules.distributional import midpoints, quantile_huber
+from agents.rules.distributional import midpoints, ordered_quantile_huber
 from envs.contract import Spec
 
 GROUP = 4  # seeds trained together
@@ -195,7 +195,7 @@ class SACConfig:
         if not self.quantiles:
             return td.squared(q_tm1, goal.unsqueeze(1).expand_as(q_tm1)).squeeze(-1).sum(1)
         taus = midpoints(self.quantiles, q_tm1.device)
-        losses = quantile_huber(q_tm1, taus, goal.unsqueeze(1), None, 1.0)
+        losses = ordered_quantile_huber(q_tm1, taus, goal.unsqueeze(1), 1.0)
         return losses.sum(1) / self.quantiles
 
     def _mean(self, q: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ axes may lead.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -84,6 +86,65 @@ def quantile_huber(
     losses = (taus.unsqueeze(-1) - below).abs() * huber / delta
     each = losses.mean(-1) if weights is None else (losses * weights.unsqueeze(-2)).sum(-1)
     return each.sum(-1)
+
+
+def ordered_quantile_huber(
+    quantiles: Tensor, taus: Tensor, ordered: Tensor, delta: float
+) -> Tensor:
+    """`quantile_huber` of many targets of equal weight, in order, without a number for each pair.
+
+    Of ``x₁ ≤ ... ≤ x_M`` a prediction θ has a below ``θ - δ``, b below θ and c below ``θ + δ``. In each of the
+    four parts the loss is a polynomial of x, whose sum is a difference of two running sums: N log M steps for
+    N M. Of TQC's 25 and 115 an update takes a third of the time.
+
+    Args:
+        quantiles: [..., N] predictions θ, with gradient.
+        taus: [N] the fractions that they stand for.
+        ordered: [..., M] values x, ascending, without gradient; leading axes that broadcast.
+        delta: δ, where Huber's loss turns from quadratic to linear.
+
+    Returns:
+        [...] losses: a sum over predictions, a mean over targets.
+    """
+    loss: Tensor = _OrderedQuantileHuber.apply(quantiles, taus, ordered, delta)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _OrderedQuantileHuber(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, quantiles: Tensor, taus: Tensor, ordered: Tensor, delta: float) -> Tensor:
+        # squares of large values differ by little: the running sums take double precision
+        x, theta = ordered.double(), quantiles.double()
+        lead, size = quantiles.shape[:-1], ordered.shape[-1]
+        edges = torch.cat([theta - delta, theta, theta + delta], -1)
+        place = torch.searchsorted(x.expand(*lead, size).contiguous(), edges)
+        running = (_running(y).expand(*lead, size + 1) for y in (x, x.square()))
+        sums, squares = (y.gather(-1, place).chunk(3, -1) for y in running)
+        (a, b, c), total = place.chunk(3, -1), x.sum(-1, keepdim=True)
+
+        def near(i: int, count: Tensor) -> tuple[Tensor, Tensor]:
+            """Sums of (θ - x)² / 2 and of θ - x between two edges."""
+            s, q = sums[i + 1] - sums[i], squares[i + 1] - squares[i]
+            return 0.5 * (q - 2.0 * theta * s + count * theta.square()), count * theta - s
+
+        (below, below_slope), (above, above_slope) = near(0, b - a), near(1, c - b)
+        below = below + delta * (a * (theta - 0.5 * delta) - sums[0])
+        above = above + delta * (total - sums[2] - (size - c) * (theta + 0.5 * delta))
+        slope = (1.0 - taus) * (below_slope + delta * a) + taus * (above_slope - delta * (size - c))
+        scale = 1.0 / (delta * size)
+        ctx.save_for_backward((scale * slope).to(quantiles.dtype))
+        loss = scale * ((1.0 - taus) * below + taus * above)
+        return loss.sum(-1).to(quantiles.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        (slope,) = ctx.saved_tensors
+        return gradients[0].unsqueeze(-1) * slope, None, None, None
+
+
+def _running(x: Tensor) -> Tensor:
+    """[..., M] to the sums of the first 0, 1, ..., M."""
+    return functional.pad(x.cumsum(-1), (1, 0))
 
 
 def midpoints(count: int, device: torch.device | None = None) -> Tensor:

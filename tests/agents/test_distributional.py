@@ -93,6 +93,37 @@ def test_regressed_quantiles_are_those_of_the_target():
     assert ((quantiles.detach() - expected).abs() <= 0.6).all()
 
 
+@given(
+    st.lists(st.integers(-6, 6), min_size=1, max_size=9),
+    st.lists(st.integers(-6, 6), min_size=1, max_size=5),
+    st.sampled_from([0.5, 1.0, 2.0]),
+)
+def test_without_pairs_quantile_huber_is_what_it_is_with_them(targets, predictions, delta):
+    """Whole and half numbers, so that predictions meet targets, and edges do."""
+    target = 0.5 * torch.tensor([targets, [-t for t in targets]], dtype=torch.float32)
+    ordered = target.sort(-1).values
+    quantiles = 0.5 * torch.tensor([predictions, predictions[::-1]], dtype=torch.float32)
+    quantiles.requires_grad_()
+    taus = distributional.midpoints(len(predictions))
+    weights = torch.tensor([1.0, -2.0])  # a gradient of each row's own
+    slow = distributional.quantile_huber(quantiles, taus, ordered, None, delta)
+    fast = distributional.ordered_quantile_huber(quantiles, taus, ordered, delta)
+    torch.testing.assert_close(fast, slow)
+    slopes = [torch.autograd.grad((y * weights).sum(), quantiles)[0] for y in (fast, slow)]
+    torch.testing.assert_close(*slopes)
+
+
+def test_far_from_zero_the_sums_lose_nothing():
+    """Squares of 10,000 in float32 are 8 apart."""
+    generator = torch.Generator().manual_seed(0)
+    ordered = (10_000.0 + torch.randn(115, generator=generator)).sort().values
+    quantiles = 10_000.0 + torch.randn(25, generator=generator)
+    taus = distributional.midpoints(25)
+    slow = distributional.quantile_huber(quantiles, taus, ordered, None, 1.0)
+    fast = distributional.ordered_quantile_huber(quantiles, taus, ordered, 1.0)
+    torch.testing.assert_close(fast, slow, rtol=1e-5, atol=0.0)
+
+
 def test_midpoints():
     assert distributional.midpoints(4).tolist() == [0.125, 0.375, 0.625, 0.875]
 
