@@ -23,7 +23,7 @@ from typing import Annotated, Any, Literal
 from agents import AGENTS as OURS
 from agents import AgentEntry
 from agents.hyper import Kind, Later, at_least, check_value, kind_of, kinds
-from runners import provenance, sb3
+from runners import conflicts, provenance, sb3
 from runners.errors import BadInput, nearest
 
 Scalar = bool | int | float | str | None
@@ -115,112 +115,7 @@ class RunConfig:
             raise BadInput(f"hyper: got {type(self.hyper).__name__}, not {self.agent}'s own")
         if AGENTS[self.agent].own_loop:
             sb3.check_settings(self)
-        _check_blocks(self)
-        _check_source(self)
-        _check_async(self)
-        _check_sequences(self)
-        _check_compile(self)
-        _check_actor_device(self)
-        _check_learners(self)
-
-
-def _check_blocks(config: RunConfig) -> None:
-    if AGENTS[config.agent].one_lane and config.lanes != 1:
-        raise BadInput(
-            f"lanes: got {config.lanes}, takes 1: {config.agent} learns from one stream of steps a seed; for "
-            "more of them take more --seeds"
-        )
-    if config.lanes % config.block_size:
-        raise BadInput(
-            f"block_size: got {config.block_size}, takes a divisor of lanes = {config.lanes}"
-        )
-
-
-def _check_source(config: RunConfig) -> None:
-    tabular = AGENTS[config.agent].tabular
-    if config.source == "fused":
-        if not AGENTS[config.agent].fused:
-            raise BadInput(f"source: fused is for tabular agents; {config.agent} takes local")
-        if config.backend != "tabular":
-            raise BadInput(f"source: fused needs backend tabular, got {config.backend}; take local")
-        if config.block_size != config.lanes:
-            raise BadInput(f"block_size: a fused source has one block, of all {config.lanes} lanes")
-        if config.ahead:
-            raise BadInput("lag: got 1, takes 0: a fused source acts with the newest table")
-    elif config.source == "ray" and not config.async_:
-        raise BadInput(
-            "async: got false, takes true: workers of a Ray cluster do not wait for each other"
-        )
-    elif tabular and config.rollout_length != 1:
-        raise BadInput(
-            f"rollout_length: got {config.rollout_length}, takes 1: a tabular agent learns at every "
-            "step unless its source is fused"
-        )
-
-
-def _check_async(config: RunConfig) -> None:
-    if config.async_ and (config.lag or not config.max_lag):
-        wrong = (
-            f"lag: got {config.lag}, takes 0" if config.lag else "max_lag: got 0, takes 1 or more"
-        )
-        raise BadInput(f"{wrong}: async workers may be up to max_lag rollouts ahead")
-    if config.max_lag and not config.async_:
-        raise BadInput(
-            f"max_lag: got {config.max_lag}, is for --async; in lockstep it is --lag 0 or 1"
-        )
-
-
-def _check_sequences(config: RunConfig) -> None:
-    length = getattr(config.hyper, "sequence_length", 0)
-    if getattr(config.hyper, "memory", "none") != "none" and 0 < length < config.rollout_length:
-        raise BadInput(
-            f"rollout_length: got {config.rollout_length}, takes at most sequence_length = {length}: a "
-            "sequence begins where a rollout does, and rows between two would never be learned"
-        )
-
-
-def _check_compile(config: RunConfig) -> None:
-    if not config.compile:
-        return
-    if config.device == "cuda":
-        if not AGENTS[config.agent].records:
-            raise BadInput(
-                f"compile: {config.agent}'s step is not recorded as a CUDA graph; --no-compile"
-            )
-        return
-    if not AGENTS[config.agent].compiles:
-        able = [name for name, entry in AGENTS.items() if entry.compiles]
-        raise BadInput(f"compile: {config.agent}'s step is not compiled; {', '.join(able)} take it")
-    if getattr(config.hyper, "memory", "none") != "none":
-        raise BadInput("compile: a memory is unrolled, too long a graph to compile; --no-compile")
-    if config.hyper.warmup_steps:
-        raise BadInput("compile: a learning rate that rises would be compiled anew; --no-compile")
-
-
-def _check_learners(config: RunConfig) -> None:
-    if config.learners == 1:
-        return
-    if not AGENTS[config.agent].joins:
-        able = [name for name, entry in AGENTS.items() if entry.joins]
-        raise BadInput(
-            f"learners: got {config.learners}, takes 1: gradients are averaged, which {config.agent} does not "
-            f"do; {', '.join(able)} learn together"
-        )
-    if config.compile:
-        raise BadInput("compile: gradients are averaged in the middle of a step; --no-compile")
-    if hasattr(config.hyper, "replay_size") and config.hyper.memory != "none":
-        raise BadInput(
-            f"memory: got {config.hyper.memory}, takes none with several learners: a batch of sequences counts "
-            "by the rows that are valid in it, and each learner's are others"
-        )
-
-
-def _check_actor_device(config: RunConfig) -> None:
-    if config.actor_device == "cpu":
-        return
-    if config.device == "cpu" or not AGENTS[config.agent].records:
-        why = "the learner computes on the cpu" if config.device == "cpu" else "it acts on the cpu"
-        raise BadInput(f"actor_device: got cuda, takes cpu for {config.agent}: {why}")
+        conflicts.check(self, AGENTS)
 
 
 _OWN = ("agent", "hyper", "env_options")  # not scalars: no flag of their own kind

@@ -129,7 +129,7 @@ def no_tests_inside(module: Module) -> Findings:
     """Only bench loads the slow twins, and nothing else of the tests."""
     if module.package not in PACKAGES:
         return
-    bench = inside(module.name, "runners.bench")
+    bench = inside(module.name, "runners.bench_basics")
     for line, name in module.imports():
         twins = bench and inside(name, "tests.reference")
         if inside(name, "tests", "pytest", "hypothesis") and not twins:

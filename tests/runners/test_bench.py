@@ -9,7 +9,16 @@ from functools import partial
 import numpy as np
 import pytest
 
-from runners import bench, bench_advise, bench_family, bench_pipeline, bench_replay, shelf
+from runners import (
+    bench,
+    bench_advise,
+    bench_basics,
+    bench_family,
+    bench_pipeline,
+    bench_replay,
+    measure,
+    shelf,
+)
 from runners.resolve import make_config
 
 
@@ -28,14 +37,14 @@ def test_works_are_taken_in_turns_and_judged_by_their_median():
 
         return run
 
-    assert bench.turns(work("a"), work("b"), rounds=3) == [2.0, 3.0]
+    assert measure.turns(work("a"), work("b"), rounds=3) == [2.0, 3.0]
     assert order == ["a", "b"] * 3
 
 
 def test_a_rate_is_a_count_a_second(monkeypatch):
     clock = iter([10.0, 14.0])
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
-    assert bench.timed(lambda: None, 100) == 25.0
+    assert measure.timed(lambda: None, 100) == 25.0
 
 
 @pytest.mark.parametrize(
@@ -48,7 +57,7 @@ def test_a_rate_is_a_count_a_second(monkeypatch):
 def test_the_loop_that_is_timed_learns(agent, settings):
     env = settings.pop("env", "CartPole-v1")
     config = make_config(agent, env, **{"steps": 10_000, **settings})
-    loop = bench.Loop(config, 2)
+    loop = measure.Loop(config, 2)
     before = {name: value.clone() for name, value in loop.learner.params().tensors.items()}
     loop.run(5)
     rows = 5 * config.rollout_length
@@ -59,7 +68,7 @@ def test_the_loop_that_is_timed_learns(agent, settings):
 
 
 def test_a_subject_prints_its_figure_beside_another(capsys, monkeypatch):
-    monkeypatch.setattr(bench, "turns", lambda *works, rounds=1: [work() for work in works])
+    monkeypatch.setattr(bench_basics, "turns", lambda *works, rounds=1: [work() for work in works])
     assert bench.main(["worker"]) == 0
     head, line = capsys.readouterr().out.splitlines()
     assert "cores, torch" in head

@@ -13,7 +13,6 @@ from agents import AGENTS
 from agents.hyper import kinds
 from envs.contract import Spec
 from runners import presets
-from runners.command_line import field_docs
 from runners.config import (
     RUN_KINDS,
     RunConfig,
@@ -27,6 +26,7 @@ from runners.config import (
     to_json,
 )
 from runners.errors import BadInput
+from runners.flags import field_docs
 from runners.resolve import check_fit, make_config
 from tests.runners.toys import REFUSED, ToyConfig, toy, toys  # noqa: F401 - a fixture
 
