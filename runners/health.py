@@ -274,7 +274,10 @@ def _features(layers: list[Array], seen: Array) -> dict[str, float]:
     last = layers[-1]
     # a feature map by its mean over places, IQN's features by theirs over fractions
     features = last.reshape(*last.shape[:2], -1).mean(-1)
-    return {
-        "dead_units": health.dead_units(layers),
-        "effective_rank": health.effective_rank(features),
-    }
+    rank: float = health.effective_rank(features)
+    rows = seen.reshape(len(seen), -1)
+    if rank == 1 and rows.shape[1] > 1 and health.effective_rank(rows) == 1:
+        rank = (
+            math.nan
+        )  # as of a pendulum that stands: the states are as much alike as their features
+    return {"dead_units": health.dead_units(layers), "effective_rank": rank}

@@ -268,6 +268,15 @@ def test_a_feature_map_counts_by_its_mean():
     assert health._features([maps], states)["effective_rank"] == 1
 
 
+def test_features_of_states_that_are_alike_are_not_blamed():
+    rng = np.random.default_rng(0)
+    away = rng.normal(size=(health.FEW_STATES, 3))
+    alike = np.array([1.0, 0.0, 0.0]) + 1e-4 * away  # a pendulum that stands still
+    one_direction = [np.outer(1.0 + rng.random(health.FEW_STATES), np.ones(4))]
+    assert np.isnan(health._features(one_direction, alike)["effective_rank"])
+    assert health._features(one_direction, away)["effective_rank"] == 1
+
+
 # What is written.
 
 
