@@ -49,7 +49,7 @@ samplers:
   qmc     evenly spread and scrambled (Sobol): the default; trials do not wait for each other
   random  independent
   grid    all combinations of what --set names, and of nothing else
-  tpe     learns from the trials before what to try next; takes pip install 'qlab[sweep]'
+  tpe     learns from the trials before what to try next; takes pip install -c constraints.txt -e '.[sweep]'
 
 pruners:
   none    every trial is trained to the end

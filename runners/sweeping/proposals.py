@@ -104,7 +104,7 @@ def require_optuna() -> None:
     """Say what to install where TPE cannot be had."""
     if importlib.util.find_spec("optuna") is None:
         raise BadInput(
-            "sampler: tpe takes optuna: pip install 'qlab[sweep]'; or take --sampler qmc"
+            "sampler: tpe takes optuna: pip install -c constraints.txt -e '.[sweep]'; or take --sampler qmc"
         )
 
 

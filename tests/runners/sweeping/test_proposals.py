@@ -122,5 +122,5 @@ def test_all_but_tpe_works_without_optuna(monkeypatch, capsys):
         assert len(independent(plan.space, plan.sampler, plan.trials, 0)) == trials
     assert main([*argv, "--sampler", "tpe"]) == 2
     assert capsys.readouterr().err == (
-        "error: sampler: tpe takes optuna: pip install 'qlab[sweep]'; or take --sampler qmc\n"
+        "error: sampler: tpe takes optuna: pip install -c constraints.txt -e '.[sweep]'; or take --sampler qmc\n"
     )
