@@ -41,7 +41,7 @@ from agents.learner import (
 )
 from agents.networks import FlatParameters, initialise
 from agents.optimizer import FlatAdam
-from agents.policy_actor import action_units
+from agents.policy_actor import OBS_BOUND, action_units
 from agents.replay.frames import MakeFrames
 from agents.replay.ring import RingReplay
 from agents.running import Running
@@ -382,7 +382,7 @@ def _normalised(obs: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:
     if "obs_mean" not in statistics:
         return x
     mean, scale = (statistics[n].flatten(1).unsqueeze(1) for n in ("obs_mean", "obs_scale"))
-    return (x - mean) * scale
+    return ((x - mean) * scale).clamp(-OBS_BOUND, OBS_BOUND)
 
 
 def assemble(

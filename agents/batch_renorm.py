@@ -39,7 +39,7 @@ class GroupBatchRenorm(Layer):
     While learning ``y = (x - μ_B) / σ_B · r + d`` with ``r = clip(σ_B / σ, 1 / 3, 3)`` and
     ``d = clip((μ_B - μ) / σ, -5, 5)``, through which no gradient goes; else ``(x - μ) / σ``.
 
-    Source: Ioffe 2017, arXiv:1702.03275, Algorithm 1.
+    Source: Ioffe 2017, arXiv:1702.03275, Algorithm 1; that the variance moves, not σ, is CrossQ's code.
     """
 
     def __init__(self, seeds: int, width: int, device: torch.device) -> None:

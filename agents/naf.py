@@ -3,7 +3,8 @@
 Gu et al. 2016, "Continuous Deep Q-Learning with Model-based Acceleration", arXiv:1603.00748, Algorithm 1,
 without the model. The best action is where the square has its top, so the maximum of Q-learning is at hand.
 
-Deviations: Gaussian exploration around it; no batch normalisation.
+Deviations: Gaussian exploration around it; no batch normalisation; the logarithms of L's diagonal are kept
+within -10 and 5, for the paper's exponential of a large number would end in infinity.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class NAFConfig:
     norm: Literal["none", "layer"] = "none"
     """LayerNorm behind every hidden layer"""
     normalise_obs: bool = False
-    """observations by their mean and deviation so far"""
+    """observations by their mean and deviation so far, within 10 deviations"""
     bf16: bool = False
     """hidden layers compute in bfloat16"""
 

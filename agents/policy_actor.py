@@ -16,6 +16,9 @@ from agents.networks import FlatParameters
 from agents.running import normalised
 from envs.contract import Spec
 
+OBS_BOUND = 10.0
+"""How many deviations a normalised observation is away at most: what has not moved so far would be far out."""
+
 
 def action_units(spec: Spec, seeds: int) -> dict[str, Tensor]:
     """What an action in [-1, 1] is times ``action_half`` plus ``action_centre``: [K, A] float32 each."""
@@ -58,6 +61,7 @@ class PolicyActor:
         )
         shape = (seeds, 1, width_of(spec)[0])
         self.mean, self.scale = np.zeros(shape, np.float32), np.ones(shape, np.float32)
+        self.bound = np.inf  # of what is normalised
         self.low, self.high = _bounds(spec)
 
     def move(self, device: torch.device) -> None:
@@ -119,7 +123,7 @@ class PolicyActor:
 
     def _input(self, obs: Array) -> Tensor:
         rows = normalised(obs.reshape(*obs.shape[:2], -1), self.mean, self.scale)
-        return torch.from_numpy(rows)
+        return torch.from_numpy(rows.clip(-self.bound, self.bound))
 
     @property
     def critics(self) -> Any:
@@ -163,6 +167,7 @@ class PolicyActor:
             params.tensors[name].numpy()[:, None] for name in ("action_centre", "action_half")
         )
         if "obs_mean" in params.tensors:
+            self.bound = OBS_BOUND
             self.mean, self.scale = (
                 params.tensors[name].numpy().reshape(len(flat), 1, -1)
                 for name in ("obs_mean", "obs_scale")

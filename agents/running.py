@@ -33,9 +33,9 @@ class Running:
         counts = counts.reshape(len(counts), *self.count.shape)
         more = counts.sum(0)
         total = self.count + more
-        mean = (x * counts).sum(0, dtype=np.float64) / np.maximum(more, 1)
+        mean = _sum(x * counts) / np.maximum(more, 1)
         apart, part = mean - self.mean, more / np.maximum(total, 1)
-        within = (counts * (x - mean) ** 2).sum(0)
+        within = _sum(counts * (x - mean) ** 2)
         self.squares = self.squares + within + apart**2 * (self.count * part)
         self.mean = self.mean + apart * part
         self.count = total
@@ -62,6 +62,13 @@ class Running:
             x[kept] for x in (self.count, self.mean, self.squares)
         )
         self._deviation = None
+
+
+def _sum(rows: Array) -> Array:
+    """Over the first axis, in order: a single column NumPy would add in pairs, but no column of a group's."""
+    one = rows[0].size == 1
+    total: Array = np.add.accumulate(rows, 0, np.float64)[-1] if one else rows.sum(0, np.float64)
+    return total
 
 
 class RewardScale:

@@ -10,7 +10,11 @@ by name):
 * batch renormalisation and no target network: CrossQ (Bhatt et al. 2024, arXiv:1902.05605);
 * critics of quantiles, the largest of which are left out: TQC (Kuznetsov et al. 2020, arXiv:2005.04269).
 
-Deviations: one batch serves critics, policy and temperature.
+Deviations: over several steps (``n_step``) only the last state's entropy counts, and actions are not corrected
+for the policy's change. DroQ's policy learns from the critics' batch, where theirs draws another. REDQ's and
+DroQ's target entropies, TQC's ``dropped`` and Swimmer's discount are the authors' in the presets of MuJoCo; by
+themselves the settings are those below. CrossQ's policy climbs critics whose moving statistics are of before the
+update; its temperature has the policy's Adam, and its policy's renormalisation begins with the critics'.
 """
 
 from __future__ import annotations
@@ -69,7 +73,7 @@ class SACConfig:
     learn_alpha: bool = True
     """let the temperature go where the policy has the target entropy"""
     target_entropy: Annotated[float, at_least(0)] = 1.0
-    """that entropy: minus so many for each number of an action"""
+    """with learn_alpha: the entropy to keep is minus this for each number of an action"""
     critics: Annotated[int, at_least(1)] = 2
     """critics in the ensemble"""
     target_critics: Annotated[int, at_least(0)] = 0
@@ -77,27 +81,27 @@ class SACConfig:
     policy_value: Literal["min", "mean"] = "min"
     """which of the critics' values the policy climbs"""
     policy_period: Annotated[int, at_least(1)] = 1
-    """gradient steps of the critics for one of the policy"""
+    """gradient steps of the critics for one of the policy; to be set with replay_ratio"""
     target_network: bool = True
     """targets by slow copies of the critics"""
     target_period: Annotated[int, at_least(1)] = 1
     """gradient steps between target updates"""
     target_tau: Annotated[float, positive(1), Search("log", 1e-3, 5e-2)] = 0.005
-    """step towards the online network at a target update; 1 copies"""
+    """step towards the online network at a target update; 1 copies; with target_network"""
     quantiles: Annotated[int, at_least(0)] = 0
     """quantiles that each critic learns of the return; 0: its mean"""
     dropped: Annotated[int, at_least(0)] = 2
-    """how many of them, the largest of all critics', are left out of a target, for each critic"""
+    """with quantiles: how many, the largest of all, a target leaves out for each critic"""
     hidden: tuple[Annotated[int, at_least(1)], ...] = (256, 256)
     """widths of the hidden layers of the policy and of the critics"""
     norm: Literal["none", "layer", "batch"] = "none"
     """LayerNorm in the critics, or batch renormalisation in critics and policy"""
     renorm_after: Annotated[int, at_least(0)] = 100_000
-    """gradient steps until batch statistics are corrected by moving ones"""
+    """with norm batch: gradient steps until moving statistics correct the batch's"""
     dropout: Annotated[float, Range(0, 0.95)] = 0.0
     """share of the critics' hidden numbers that is dropped while learning"""
     normalise_obs: bool = False
-    """observations by their mean and deviation so far"""
+    """observations by their mean and deviation so far, within 10 deviations"""
     bf16: bool = False
     """hidden layers compute in bfloat16"""
 
@@ -172,9 +176,9 @@ class SACConfig:
     ) -> tuple[Tensor, Tensor]:
         """What the critics say of the pairs taken, [K, E, B, Z], and of those that follow, without gradient."""
         if self.target_network:
-            q_tm1 = networks.critics(batch.obs, batch.action, _masks(noise, "online"))
+            q_tm1 = networks.critics(batch.obs, batch.action, self._masks(noise, "online"))
             with torch.no_grad():
-                slow, masks = networks.target_critics, _masks(noise, "target")
+                slow, masks = networks.target_critics, self._masks(noise, "target")
                 if "chosen" in noise:
                     return q_tm1, slow.some(noise["chosen"], batch.next_obs, a_t, masks)
                 return q_tm1, slow(batch.next_obs, a_t, masks)
@@ -209,7 +213,7 @@ class SACConfig:
         policy = networks.policy
         own = moments if self.norm == "batch" else None
         action, log_pi = policy.sample(batch.obs, noise["epsilon_tm1"], own)
-        q = self._mean(networks.critics(batch.obs, action, _masks(noise, "policy")))
+        q = self._mean(networks.critics(batch.obs, action, self._masks(noise, "policy")))
         value = q.amin(1) if self.policy_value == "min" else q.mean(1)
         alpha = policy.log_alpha.exp().detach()
         loss = -soft_value(value, log_pi, alpha)
@@ -218,6 +222,19 @@ class SACConfig:
             loss = loss + temperature_loss(policy.log_alpha, log_pi.detach(), entropy)
         metrics = {"alpha": alpha, "entropy": -log_pi.detach()}
         return LossOut(loss, metrics)
+
+    def _masks(self, noise: Draws, of: str) -> Mapping[str, Tensor]:
+        """Dropout's masks of one pass, by layer."""
+        if not self.dropout:
+            return NO_NOISE
+        begins = f"{of}."
+        found = {
+            name.removeprefix(begins): mask
+            for name, mask in noise.items()
+            if name.startswith(begins)
+        }
+        assert found, f"no masks were drawn for {of}"
+        return found
 
     # -- What is random --------------------------------------------------------------------------
 
@@ -282,15 +299,6 @@ def dropout_mask(size: int, rate: float, generator: torch.Generator) -> Tensor:
     mask = torch.full((size + 1,), 1.0 / (1.0 - rate), device=generator.device)
     # those beyond the end share a place there
     return mask.index_fill_(0, places.clamp(max=size).to(torch.int64), 0.0)[:size]
-
-
-def _masks(noise: Draws, of: str) -> Mapping[str, Tensor]:
-    """The masks of one pass, by layer."""
-    begins = f"{of}."
-    found = {
-        name.removeprefix(begins): mask for name, mask in noise.items() if name.startswith(begins)
-    }
-    return found or NO_NOISE
 
 
 def make_networks(

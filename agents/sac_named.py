@@ -51,7 +51,8 @@ class DroQConfig(SACConfig):
 class CrossQConfig(SACConfig):
     """Bhatt et al. 2024, arXiv:1902.05605: batch renormalisation instead of a target network.
 
-    Their critics are 2,048 wide; here as wide as SAC's.
+    Their critics are 2,048 wide; here as wide as SAC's. Until ``renorm_after``, which is beyond the end of a
+    run of 100,000 steps, it is batch normalisation, as theirs.
     """
 
     lr: Annotated[float, positive(), Search("log", 1e-4, 3e-3)] = 1e-3
@@ -70,7 +71,10 @@ class CrossQConfig(SACConfig):
 
 @dataclass(frozen=True)
 class TQCConfig(SACConfig):
-    """Kuznetsov et al. 2020, arXiv:2005.04269: five critics of 25 quantiles, the two largest of each left out."""
+    """Kuznetsov et al. 2020, arXiv:2005.04269: five critics of 25 quantiles, the two largest of each left out.
+
+    Their critics have three layers of 512; here they are SAC's.
+    """
 
     critics: Annotated[int, at_least(1)] = 5
     """critics in the ensemble"""

@@ -4,8 +4,10 @@ Lillicrap et al. 2016, "Continuous control with deep reinforcement learning", ar
 Fujimoto et al. 2018, "Addressing Function Approximation Error in Actor-Critic Methods", arXiv:1802.09477,
 Algorithm 1, which is DDPG with a second critic, a smoothed target and a policy that learns more slowly.
 
-Deviations: Gaussian exploration for DDPG's Ornstein-Uhlenbeck process, as TD3's authors found no need of
-it; TD3's networks and learning rates for both; DDPG's L2 penalty and batch normalisation are left out.
+Deviations: networks, learning rates and batch are those of TD3's authors' later code, for both (the papers have
+400 and 300 units and 1e-3; DDPG a batch of 64 and a target_tau of 0.001). DDPG has Gaussian exploration for its
+Ornstein-Uhlenbeck process, as TD3's authors found no need of it; takes actions at the first layer; and is
+without L2 penalty, batch normalisation and a last layer that begins near 0.
 """
 
 from __future__ import annotations
@@ -74,7 +76,7 @@ class TD3Config:
     norm: Literal["none", "layer"] = "none"
     """LayerNorm in the critics"""
     normalise_obs: bool = False
-    """observations by their mean and deviation so far"""
+    """observations by their mean and deviation so far, within 10 deviations"""
     bf16: bool = False
     """hidden layers compute in bfloat16"""
 

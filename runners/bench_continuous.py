@@ -46,7 +46,8 @@ def continuous() -> Iterator[Row]:
 
 
 def _family(sac: Loop) -> Iterator[Row]:
-    others = {name: _loop(name, replay_ratio=1.0) for name in FAMILY}
+    same = {"replay_ratio": 1.0, "batch_size": BATCH, "hidden": (WIDTH, WIDTH)}
+    others = {name: _loop(name, **same) for name in FAMILY}
     rates = turns(_updates(sac), *[_updates(loop) for loop in others.values()], rounds=3)
     for name, rate in zip(others, rates[1:], strict=True):
         yield Row(

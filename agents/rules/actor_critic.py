@@ -13,6 +13,8 @@ from torch import Tensor
 
 _LOG_ROOT_TAU = 0.5 * math.log(2.0 * math.pi)
 _LOG_2 = math.log(2.0)
+LOG_DIAGONAL = -10.0, 5.0
+"""Bounds of the logarithms of a triangle's diagonal."""
 
 
 def squashed_gaussian(mean: Tensor, log_std: Tensor, epsilon: Tensor) -> tuple[Tensor, Tensor]:
@@ -151,6 +153,8 @@ def quadratic_advantage(action: Tensor, mean: Tensor, lower: Tensor) -> Tensor:
 def triangular(numbers: Tensor, size: int) -> Tensor:
     """Lower triangular matrices [..., A, A] of their A (A + 1) / 2 numbers; the diagonal by its exponential.
 
+    Its logarithms are kept within `LOG_DIAGONAL`.
+
     Source:
         Gu et al. 2016, arXiv:1603.00748, section 4.
     """
@@ -158,4 +162,4 @@ def triangular(numbers: Tensor, size: int) -> Tensor:
     matrix = numbers.new_zeros(*numbers.shape[:-1], size, size)
     matrix[..., rows, columns] = numbers
     diagonal = matrix.diagonal(dim1=-2, dim2=-1)
-    return matrix.tril(-1) + torch.diag_embed(diagonal.exp())
+    return matrix.tril(-1) + torch.diag_embed(diagonal.clamp(*LOG_DIAGONAL).exp())

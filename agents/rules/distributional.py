@@ -113,9 +113,10 @@ def ordered_quantile_huber(
 class _OrderedQuantileHuber(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, quantiles: Tensor, taus: Tensor, ordered: Tensor, delta: float) -> Tensor:
-        # squares of large values differ by little: the running sums take double precision
-        x, theta = ordered.double(), quantiles.double()
+        # squares of large values differ by little: sums in double precision, of distances from the middle one
         lead, size = quantiles.shape[:-1], ordered.shape[-1]
+        middle = ordered[..., size // 2 : size // 2 + 1].double()
+        x, theta = ordered.double() - middle, quantiles.double() - middle
         edges = torch.cat([theta - delta, theta, theta + delta], -1)
         place = torch.searchsorted(x.expand(*lead, size).contiguous(), edges)
         running = (_running(y).expand(*lead, size + 1) for y in (x, x.square()))

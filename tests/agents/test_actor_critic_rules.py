@@ -113,6 +113,11 @@ def test_a_triangle_has_an_exponential_diagonal():
     torch.testing.assert_close(lower, torch.tensor(expected))
 
 
+def test_a_triangles_diagonal_is_finite_far_out():
+    found = rules.triangular(torch.tensor([1000.0, 2.0, -1000.0]), 2)
+    torch.testing.assert_close(found.diagonal(), torch.tensor([5.0, -10.0]).exp())
+
+
 def test_a_quadratic_advantage_by_hand():
     # L = [[2, 0], [1, 3]], P = L Lᵀ = [[4, 2], [2, 10]]; d = (1, -1): dᵀ P d = 4 - 2 - 2 + 10 = 10
     lower = torch.tensor([[2.0, 0.0], [1.0, 3.0]])

@@ -290,12 +290,88 @@ def test_crossq_absorbs_statistics_of_both_halves_and_of_the_policy():
     made = learner(sac_named.CrossQConfig(policy_period=1))
     made.observe(rollout(1.0, obs=3.0))
     assert not made.slow
-    made.update()
+    rows = batch([1.0] * 8, [1.0] * 8, [0.5] * 8, obs=[3.0] * 8, next_obs=[5.0] * 8)
+    drawn = {"epsilon_t": torch.zeros(1, 8, 1), "epsilon_tm1": torch.zeros(1, 8, 1)}
+    next_action = made.networks.policy.mode(rows.next_obs).detach()
+    moments = Moments(renorm=False)
+    made.hyper.critic_loss(made.networks, rows, drawn, moments)
+    moments.absorb()
     first = made.networks.critics.mlp.layers[0]
-    # an observation of 3, and as many actions taken (-1/3: 0 of -2 .. 4) as drawn
-    assert first.mean[0, 0, 0].item() == pytest.approx(0.03, abs=1e-6)
-    assert first.mean[0, 0, 1].item() != 0.0
-    assert made.networks.policy.mlp.layers[0].mean.item() == pytest.approx(0.03, abs=1e-6)
+    # a hundredth of the way from 0 to the mean of both halves: of 3 and 5, of ½ and the next action
+    torch.testing.assert_close(first.mean[0, 0, 0], torch.tensor(0.04), rtol=1e-5, atol=0)
+    torch.testing.assert_close(first.mean[0, 0, 1], 0.01 * (0.5 + next_action.mean()) / 2)
+    made.update()
+    assert made.networks.policy.mlp.layers[0].mean.item() > 0.02
+
+
+def test_of_two_passes_in_one_only_the_prediction_has_a_gradient():
+    made = learner(sac_named.CrossQConfig())
+    made.observe(rollout(1.0))
+    rows, action = made._view(made.replay.sample()), torch.zeros(1, 8, 1)
+    q_tm1, q_t = made.hyper._values(made.networks, rows, action, {}, Moments(renorm=False))
+    assert q_tm1.requires_grad
+    assert not q_t.requires_grad
+
+
+def test_every_pass_of_droq_has_masks_of_its_own():
+    """A pass without its masks would be one without dropout, and nothing else would tell."""
+    made = learner(sac_named.DroQConfig(replay_ratio=1.0, dropout=0.5))
+    made.observe(rollout(1.0))
+    rows = made._view(made.replay.sample())
+    drawn = made.hyper.draw(made.networks, rows, made.generators, policy_due=True)
+    passes = {name: mask for name, mask in drawn.items() if "dropout" in name}
+    assert set(passes) == {f"{of}.dropout0" for of in ("online", "target", "policy")}
+    losses = {
+        "online": made.hyper.critic_loss, "target": made.hyper.critic_loss, "policy": made.hyper.policy_loss
+    }  # fmt: skip
+    for of, loss in losses.items():
+        mask = passes[f"{of}.dropout0"]
+        assert not torch.equal(mask[0], mask[1])  # the two critics
+        with torch.no_grad():
+            as_drawn, without = (
+                loss(made.networks, rows, noise, NO_MOMENTS).loss
+                for noise in (drawn, {**drawn, f"{of}.dropout0": torch.zeros_like(mask)})
+            )
+        assert not torch.equal(as_drawn, without), of
+        rest = {name: noise for name, noise in drawn.items() if not name.startswith(of)}
+        with pytest.raises(AssertionError, match=of):
+            loss(made.networks, rows, rest, NO_MOMENTS)
+
+
+def test_nafs_best_action_is_the_top_of_its_values():
+    made = learner(naf.NAFConfig(), naf, spec=dataclasses.replace(
+        SPEC, action_shape=(2,), action_low=np.full(2, -1.0, np.float32), action_high=np.ones(2, np.float32)
+    ))  # fmt: skip
+    critic, obs = made.networks.critics, column(0.5, -1.0, 2.0)
+    best = critic.mode(obs)
+    torch.testing.assert_close(critic(obs, best)[:, 0, :, 0], critic.value(obs))
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        other = 2.0 * torch.rand(best.shape, generator=generator) - 1.0
+        assert (critic(obs, other)[:, 0, :, 0] < critic.value(obs)).all()
+
+
+def test_a_deterministic_policy_explores_by_sigma_and_within_bounds():
+    made = learner(td3.TD3Config(exploration=0.1), td3)
+    policy, rows = made.networks.policy, 20_000
+    obs = torch.full((1, rows, 1), 0.3)
+    epsilon = torch.randn(1, rows, 1, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        apart = policy.explore(obs, epsilon) - policy.mode(obs)
+        assert apart.std().item() == pytest.approx(0.1, rel=4 / math.sqrt(2 * rows))
+        far = policy.explore(obs, 100.0 * epsilon)
+    assert (far.min().item(), far.max().item()) == (-1.0, 1.0)
+
+
+def test_a_gaussians_deviation_is_bounded_and_its_slope_ends_there():
+    made = learner(sac.SACConfig())
+    policy = made.networks.policy
+    with torch.no_grad():
+        policy.mlp.layers[-1].bias[..., 1] = 50.0
+    _, log_std = policy(column(0.0))
+    assert log_std.item() == 2.0
+    (slope,) = torch.autograd.grad(log_std.sum(), policy.mlp.layers[-1].bias)
+    assert (slope == 0).all()
 
 
 def test_a_temperature_is_learned_unless_it_is_fixed():
@@ -333,6 +409,12 @@ def test_observations_are_normalised_by_what_came_so_far_and_actors_know():
     seen = actor._input(np.full((1, 3, 1), 3.0, np.float32))
     torch.testing.assert_close(seen, torch.full((1, 3, 1), 2.0 * math.sqrt(5 / 6)))
     torch.testing.assert_close(_normalised(torch.full((1, 3, 1), 3.0), made.seen), seen)
+    for far in (-1e6, 1e6):  # ten deviations at most
+        torch.testing.assert_close(
+            _normalised(torch.full((1, 3, 1), far), made.seen),
+            torch.full((1, 3, 1), math.copysign(10.0, far)),
+        )
+        assert actor._input(np.full((1, 3, 1), far)).unique().item() == math.copysign(10.0, far)
 
 
 def test_actions_are_uniform_until_learning_starts_and_within_bounds_always():
@@ -369,6 +451,7 @@ def test_actions_are_uniform_until_learning_starts_and_within_bounds_always():
         ({"quantiles": 5, "target_critics": 1}, "pooled of all"),
         ({"replay_size": 10}, "batch_size"),
         ({"norm": "batch", "target_network": False, "dropout": 0.1}, "leave dropout"),
+        ({"norm": "batch", "target_network": False, "target_critics": 1}, "leave dropout"),
     ],
 )
 def test_combinations_without_sense_are_refused(config, message):

@@ -38,6 +38,19 @@ def test_rows_at_once_are_rows_one_by_one(cut):
         np.testing.assert_allclose(made.deviation()[k] ** 2, seen.var(0, ddof=1), rtol=1e-9)
 
 
+@pytest.mark.parametrize("shape", [(), (1,), (3,)])
+def test_a_seed_of_a_group_has_the_bits_of_a_seed_alone(shape):
+    rng = np.random.default_rng(3)
+    x, counts = rng.normal(size=(200, 4, *shape)), rng.random((200, 4)) < 0.7
+    together = Running(4, shape)
+    together.add(x, counts)
+    for k in range(4):
+        alone = Running(1, shape)
+        alone.add(x[:, k : k + 1], counts[:, k : k + 1])
+        assert np.array_equal(alone.mean[0], together.mean[k])
+        assert np.array_equal(alone.squares[0], together.squares[k])
+
+
 def test_what_was_published_stays_as_it_was():
     made = Running(1, (2,))
     made.add(np.array([[[1.0, 2.0]]]), np.ones((1, 1), bool))
