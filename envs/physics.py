@@ -56,6 +56,7 @@ GYMNASIUM_ONLY = (
     "visual_options",
 )
 """Options of Gymnasium's classes that other models and cameras need."""
+CAMERAS = {"camera_id", "camera_name", "default_camera_config"}
 
 ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
 
@@ -113,6 +114,9 @@ def scalar(env_id: str, options: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
     task = _task(env_id, "sync", given)
     if given.get("render_mode") not in (None, "human"):
         offscreen.require_renderer(env_id)
+        if not given.keys() & CAMERAS:
+            # the model's own, which follows; without a name Gymnasium's stands still, and what runs is soon away
+            given["camera_name"] = "track"
     mujoco_setup.mujoco_module(env_id)
     return native.scalar(env_id, _gymnasium_options(task, given))
 

@@ -319,12 +319,30 @@ assert first.std() > 10 and (first != last).any()
 """
 
 
-def test_a_frame_is_drawn_without_a_display():
+FOLLOW = """
+import envs, mujoco
+for still in (False, True):
+    camera = {"camera_id": -1} if still else {}
+    env = envs.scalar("HalfCheetah-v5", render_mode="rgb_array", width=64, height=48, **camera)
+    env.reset(seed=0)
+    seen = []
+    for x in (0.0, 30.0):
+        env.unwrapped.data.qpos[0] = x
+        mujoco.mj_forward(env.unwrapped.model, env.unwrapped.data)
+        picture = env.render().astype(int)
+        seen.append(int((picture[..., 0] - picture[..., 2] > 60).sum()))  # the body is orange, nothing else
+    env.close()
+    assert seen[0] > 10 and (seen[1] > 10) != still, (still, seen)
+"""
+
+
+@pytest.mark.parametrize("code", [DRAW, FOLLOW], ids=["draw", "follow"])
+def test_a_frame_is_drawn_without_a_display(code):
     if not any(offscreen._loads(name) for name in ("libEGL.so.1", "libOSMesa.so.8")):
         pytest.skip("neither EGL nor OSMesa is installed")
     without = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "MUJOCO_GL")}
     done = subprocess.run(
-        [sys.executable, "-c", DRAW], env=without, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code], env=without, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
