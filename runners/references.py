@@ -72,6 +72,8 @@ SCALES: Mapping[str, Scale] = {
     "MinAtar/Breakout": Scale(0.382, 10.0, YOUNG),
     "MinAtar/Asterix": Scale(0.524, 17.0, YOUNG),
     "MinAtar/Freeway": Scale(0.383, 50.2, YOUNG),
+    "MinAtar/SpaceInvaders": Scale(4.034, 44.0, YOUNG),
+    "MinAtar/Seaquest": Scale(0.105, 20.0, f"{YOUNG}, of MinAtar 1.0.10 or older"),
     "HalfCheetah-v5": Scale(-287.3, 11320.9, SIMBA),
     "Hopper-v5": Scale(18.45, 2787.1, SIMBA),
     "Walker2d-v5": Scale(1.957, 4536.5, SIMBA),
