@@ -131,8 +131,9 @@ class GaussianPolicy(nn.Module):
         return squashed_gaussian(mean, log_std, epsilon)
 
     def explore(self, x: Tensor, epsilon: Tensor) -> Tensor:
-        """Actions [K, n, A] as they are taken while learning."""
-        return self.sample(x, epsilon)[0]
+        """Actions [K, n, A] as they are taken while learning: `sample` without log-probabilities."""
+        mean, log_std = self(x)
+        return torch.tanh(mean + log_std.exp() * epsilon)
 
     def mode(self, x: Tensor) -> Tensor:
         """The best actions [K, n, A]."""
