@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from agents import layers, naf, sac, sac_named, td3
-from tests.agents.test_continuous import learner, rollout
+from tests.agents.continuous import learner, rollout
 
 KINDS = {
     "sac": (sac.SACConfig(normalise_obs=True), sac),
