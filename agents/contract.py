@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -167,6 +167,14 @@ class Actor(Protocol):
 
     def load_params(self, params: Params) -> None:
         """Act with these from now on."""
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """An actor whose lanes explore by their place among a seed's."""
+
+    def place(self, first_lane: int, lanes: int) -> None:
+        """It acts for some of each seed's ``lanes``, from ``first_lane`` on."""
 
 
 class Learned(Protocol):

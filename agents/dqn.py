@@ -16,7 +16,9 @@ one paper's part, and all that make sense together compose:
   arXiv:1509.02971, Algorithm 1).
 
 Deviations from 2015: Adam for RMSProp, gradient clipping; where observations are no images, an MLP
-for the convolutions.
+for the convolutions. Of the parts: dueling splits the last linear layer alone, where Wang et al. give value
+and advantages a hidden layer each; of an n-step window Munchausen adds the first action's bonus only; R2D2's
+priorities are of errors in units of reward; with a memory double's and IQN's choice is by the pass that values.
 """
 
 from __future__ import annotations
@@ -259,19 +261,23 @@ class DQNConfig:
         out_t = target(batch.next_obs, noise.get("target", NO_NOISE))
         reward = batch.reward
         if self.munchausen:
+            # policy, entropy and bonus are of values in units of reward
             log_pi = munchausen.log_policy(
-                head.values(out_t), self.munchausen_tau, batch.next_action_mask
+                head.values(self._raw(out_t)), self.munchausen_tau, batch.next_action_mask
             )
-            values, weights = head.mixture(out_t, log_pi.exp(), self.munchausen_tau * log_pi)
+            values, weights = head.mixture(
+                self._raw(out_t), log_pi.exp(), self.munchausen_tau * log_pi
+            )
             reward = reward + self._bonus(head, target, batch, noise)
         elif self._chooses_apart:
             selector = online if self.double else target
             chooses = head.values(selector(batch.next_obs, noise.get("selector", NO_NOISE)))
             a_t = td.greedy_action(chooses, batch.next_action_mask)
-            values, weights = head.successor(td.select(out_t, a_t))
+            values, weights = head.successor(self._raw(td.select(out_t, a_t)))
         else:
             values, weights = head.best(out_t, batch.next_action_mask)
-        goal = td.bootstrap(head.column(reward), head.column(batch.discount), self._raw(values))
+            values = self._raw(values)
+        goal = td.bootstrap(head.column(reward), head.column(batch.discount), values)
         return (td.squash(goal) if self.value_rescale else goal), weights
 
     @property
@@ -284,7 +290,7 @@ class DQNConfig:
 
     def _bonus(self, head: Head, target: Network, batch: Batch, noise: Noise) -> Tensor:
         """Munchausen's: the scaled log-probability of the action taken."""
-        q_tm1 = head.values(target(batch.obs, noise.get("bonus", NO_NOISE)))
+        q_tm1 = head.values(self._raw(target(batch.obs, noise.get("bonus", NO_NOISE))))
         log_pi = td.select(munchausen.log_policy(q_tm1, self.munchausen_tau, None), batch.action)
         return munchausen.bonus(
             log_pi, self.munchausen_alpha, self.munchausen_tau, self.munchausen_floor

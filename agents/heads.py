@@ -70,8 +70,10 @@ class Scalar:
         return out, None
 
     def best(self, out: Tensor, mask: Tensor | None) -> Target:
-        """The maximum."""
-        return td.legal(out, mask).amax(-1), None
+        """The maximum; where no action is legal the first one's value, which nothing will ask for."""
+        if mask is None:
+            return out.amax(-1), None
+        return td.select(out, td.greedy_action(out, mask)), None
 
     def mixture(self, out: Tensor, policy: Tensor, cost: Tensor) -> Target:
         """The policy's mean."""

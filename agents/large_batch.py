@@ -2,7 +2,8 @@
 
 Rules go over the flat buffer ``[K, D]`` of `agents.networks.FlatParameters` in plain operations, which can be
 compiled. A layer's trust ratio is ``‖w‖ / ‖step‖``, of each seed its own; 1 where either is 0, and of
-parameters that are one vector (biases, gains of a normalisation), as the authors' own programs have it.
+parameters that are one vector (biases, gains of a normalisation). LARS's η is of all of them, where some
+programs leave it out for vectors.
 """
 
 from __future__ import annotations

@@ -41,9 +41,9 @@ class LinearQConfig:
     lr: Annotated[float, positive(1), Search("log", 0.05, 1.0)] = 0.1
     """step size at the start, shared by the tilings"""
     lr_end: Annotated[float, positive(1), Search("log", 1e-3, 0.5)] = 0.1
-    """step size in the end"""
+    """step size in the end, with lr_steps"""
     lr_steps: Annotated[int, at_least(0)] = 0
-    """lane steps over which it falls; 0: lr_end from the start"""
+    """lane steps over which it falls to lr_end; 0: it stays"""
     gamma: Annotated[float, unit(), Search("linear", 0.95, 0.999)] = 0.99
     """discount per step"""
     epsilon_start: Annotated[float, unit()] = 1.0
@@ -242,7 +242,7 @@ class LinearQLearner:
                 some_legal(mask),
             )
         ]  # fmt: skip
-        lr = linear(self.tally.lane_steps, c.lr, c.lr_end, c.lr_steps)
+        lr = linear(self.tally.lane_steps, c.lr, c.lr_end if c.lr_steps else c.lr, c.lr_steps)
         for weights, obs, first, action, r, gamma, legal, sums in zip(
             self.weights, *columns, self.tally.sums, strict=True
         ):

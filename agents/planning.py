@@ -50,8 +50,8 @@ def q_star(mdp: FiniteMDP, gamma: float, tol: float = 1e-10) -> Array:
         if change <= max(allowed, 4 * np.finfo(np.float64).eps * np.abs(q).max()):
             return q
     raise ArithmeticError(
-        f"after {MAX_SWEEPS:,} sweeps values still change by {change:g}: at gamma 1 some policy of "
-        "this MDP never terminates"
+        f"after {MAX_SWEEPS:,} sweeps values still change by {change:g} at gamma {gamma:g}: some policy of "
+        "this MDP never terminates, or only after more steps than that"
     )
 
 

@@ -53,6 +53,7 @@ class QActor:
         self.bridge = Bridge(self.parameters.flat.device)
         self.generators = generators
         self.epsilon, self.ladder_alpha = 1.0, ladder_alpha
+        self.first_lane, self.lanes = 0, 0
         self.tells_values = tells_values
 
     def move(self, device: torch.device) -> None:
@@ -101,8 +102,15 @@ class QActor:
             return action, state, _told(values, action, mask) if self.tells_values else {}
         return greedy(values, mask), state, {"seen": seen}
 
-    def _epsilon(self, lanes: int) -> float | Array:
-        return ladder(self.epsilon, self.ladder_alpha, lanes) if self.ladder_alpha else self.epsilon
+    def place(self, first_lane: int, lanes: int) -> None:
+        """It acts for some of each seed's ``lanes``, from ``first_lane`` on; else for all of them."""
+        self.first_lane, self.lanes = first_lane, lanes
+
+    def _epsilon(self, count: int) -> float | Array:
+        if not self.ladder_alpha:
+            return self.epsilon
+        rungs = ladder(self.epsilon, self.ladder_alpha, self.lanes or count)
+        return rungs[self.first_lane : self.first_lane + count]
 
     def _recall(
         self,

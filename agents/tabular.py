@@ -117,14 +117,15 @@ class TabularActor:
 
     def _choose_legal(self, obs: Array, mask: Array, draws: Array) -> Array:
         """Among legal actions; the kernel's values are sums over tables, and so are these."""
-        values = self.values(obs) * self.q.shape[1]
+        tables = self.q.shape[1]
+        values, level = self.values(obs) * tables, self.level * tables
         if self.explore == BOLTZMANN:
-            return sample_legal(values, mask, self.level, draws)
+            return sample_legal(values, mask, level, draws)
         if self.explore == UCB:
             count = self.visits[np.arange(len(obs))[:, None], obs]
             with np.errstate(divide="ignore", invalid="ignore"):
                 total = np.log(count.sum(axis=-1, keepdims=True))
-                bonus = np.where(count > 0, self.level * np.sqrt(total / count), np.inf)
+                bonus = np.where(count > 0, level * np.sqrt(total / count), np.inf)
             bounds = np.add(values, bonus, out=values.copy(), where=values > -np.inf)
             return choose_legal(bounds, mask, 0.0, draws)
         return choose_legal(values, mask, self.level, draws)

@@ -36,9 +36,9 @@ class TabularConfig:
     lr: Annotated[float, positive(1), Search("log", 0.05, 1.0)] = 0.1
     """step size at the start"""
     lr_end: Annotated[float, positive(1), Search("log", 1e-3, 0.5)] = 0.1
-    """step size in the end"""
+    """step size in the end, with lr_steps"""
     lr_steps: Annotated[int, at_least(0)] = 0
-    """lane steps over which it falls; 0: lr_end from the start"""
+    """lane steps over which it falls to lr_end; 0: it stays"""
     gamma: Annotated[float, unit(), Search("linear", 0.95, 0.999)] = 0.99
     """discount per step"""
     exploration: Literal["epsilon_greedy", "boltzmann", "ucb"] = "epsilon_greedy"
@@ -72,7 +72,8 @@ class TabularConfig:
             ),
             "ucb": (float(self.ucb_c), float(self.ucb_c), 0.0),
         }  # fmt: skip
-        return (self.lr, self.lr_end, float(self.lr_steps), *level[self.exploration])
+        lr_end = self.lr_end if self.lr_steps else self.lr
+        return (self.lr, lr_end, float(self.lr_steps), *level[self.exploration])
 
     def numbers(self) -> Any:
         """What else the rule's kernel is told: a named tuple of numbers."""

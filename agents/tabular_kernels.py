@@ -110,6 +110,7 @@ def softmax_action(q, state, temperature, draw):  # type: ignore[no-untyped-def]
     Source: Sutton & Barto 2018, equation 13.2 with Q / T for the preferences.
     """
     tables, num_actions = q.shape[0], q.shape[2]
+    temperature *= tables  # of sums over tables, whose mean is the value
     best = value_of(q, 0, tables, state, 0)
     for action in range(1, num_actions):
         best = max(best, value_of(q, 0, tables, state, action))
@@ -139,7 +140,7 @@ def upper_bound(q, visits, state, action, c):  # type: ignore[no-untyped-def]
             total = 0.0
             for other in range(q.shape[2]):
                 total += visits[state, other]
-            value += c * np.sqrt(np.log(total) / count)
+            value += q.shape[0] * c * np.sqrt(np.log(total) / count)  # a sum over tables, too
         else:
             value = np.inf
     return value

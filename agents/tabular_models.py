@@ -132,6 +132,8 @@ class PrioritizedSweepingConfig(_ModelConfig):
 
     rule = PRIORITIZED_SWEEPING
 
+    planning_steps: Annotated[int, at_least(1)] = 10
+    """updates from the model after each step, which are all there are"""
     threshold: Annotated[float, at_least(0)] = 1e-4
     """changes up to this size are not worth an update"""
 

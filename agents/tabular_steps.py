@@ -109,7 +109,7 @@ def learn_oldest(explore, q, lane, window, end, last_action, numbers, lr, level,
         lane: whose window.
         window: a `Window` that holds a row of the lane at least.
         end: S_h, the state behind the newest row.
-        last_action: A_h, the action there; where σ is 0 its value cancels and any will do.
+        last_action: A_h, the action there; -1: none is taken yet, which with σ = 0 is no matter.
         numbers: γ and σ.
         lr: step size.
         level: of the policy.
@@ -117,11 +117,12 @@ def learn_oldest(explore, q, lane, window, end, last_action, numbers, lr, level,
     """
     sigma, rows, held = numbers.sigma, window.rows, window.held[lane]
     s, a = end, last_action
-    value = q[0, s, a]
+    value = q[0, s, a] if a >= 0 else 0.0
     for k in range(held - 1, -1, -1):
         if sigma < 1.0:
             mean = expected_value(explore, q, 0, s, level)
-            mean += probability(explore, q, s, a, level) * (value - q[0, s, a])
+            if a >= 0:
+                mean += probability(explore, q, s, a, level) * (value - q[0, s, a])
             value = sigma * value + (1.0 - sigma) * mean
         value = rows[lane, k, 2] + rows[lane, k, 3] * value
         s, a = int(rows[lane, k, 0]), int(rows[lane, k, 1])
@@ -165,5 +166,5 @@ def learn_row(  # type: ignore[no-untyped-def]
         window.held[lane] = held + 1
         if rule == TREE_BACKUP and held + 1 == n_step:
             learn_oldest(
-                explore, q, lane, window, obs[t + 1, lane], 0, numbers, lr, level, sums
+                explore, q, lane, window, obs[t + 1, lane], -1, numbers, lr, level, sums
             )  # fmt: skip

@@ -84,6 +84,12 @@ def reproduce(
     from runners.resolve import make_config
 
     console = console or SilentConsole()
+    for claim in claims:
+        if seeds is not None and seeds < claim.seeds and claim.kind != "exact":
+            raise BadInput(
+                f"--seeds: got {seeds}, takes at least {claim.seeds}: so many the ends of {claim.agent} on "
+                f"{claim.env} are for, and the mean of fewer lies outside more often"
+            )
     configs = [make_config(claim.agent, claim.env, **claim.changes) for claim in claims]
     verdicts = []
     for turn, (claim, config) in enumerate(zip(claims, configs, strict=True), 1):

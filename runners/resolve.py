@@ -70,9 +70,13 @@ def resolve(agent: str, env: str, settings: Mapping[str, Any]) -> RunConfig:
     _check_loosely(run)
     run["backend"] = _backend(env, run["backend"])
     if run["steps"] == 0:
-        raise BadInput(
-            f"steps: there is no preset of {agent} on {env}; say how long: --steps 100000"
+        preset, _ = presets.preset(agent, env)
+        lacks = (
+            f"the preset {preset} says none"
+            if preset
+            else f"there is no preset of {agent} on {env}"
         )
+        raise BadInput(f"steps: {lacks}; say how long: --steps 100000")
     entry = agent_entry(agent)
     if entry.stepwise:
         rest["horizon"] = _horizon(env, run["env_options"], rest["horizon"])
@@ -194,6 +198,11 @@ def check_fit(config: RunConfig, spec: Spec) -> None:
         )
     if AGENTS[config.agent].linear:
         config.hyper.tiling(spec)
+    if getattr(config.hyper, "munchausen", False) and spec.action_mask:
+        raise BadInput(
+            f"munchausen: its bonus is of a policy over all actions, and {config.env} says which are legal; take "
+            "--no-munchausen"
+        )
 
 
 def _check_actions(config: RunConfig, spec: Spec) -> None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium import spaces
 
-from agents.contract import Actor, Array, Params, Rollout, State
+from agents.contract import Actor, Array, Params, Placed, Rollout, State
 from envs.contract import (
     OBSERVATION_FACTS,
     STEP_FACTS,
@@ -137,7 +137,10 @@ class RolloutWorker:
             columns = [c for c, block in enumerate(self.blocks) if block.b == b]
             stride = columns[1] - columns[0] if len(columns) > 1 else 1
             self.parts[b] = slice(columns[0], columns[-1] + 1, stride)
-            self.actors[b] = self.make_actor([self.blocks[c].generator for c in columns])
+            actor = self.make_actor([self.blocks[c].generator for c in columns])
+            if isinstance(actor, Placed):
+                actor.place(b * self.lanes, self.per_seed * self.lanes)
+            self.actors[b] = actor
             self.actor_states[b] = self.actors[b].initial_state(self.lanes)
 
     def _tile_bounds(self) -> None:

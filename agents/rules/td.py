@@ -98,11 +98,15 @@ def squash(x: Tensor, epsilon: float = 1e-3) -> Tensor:
 def unsquash(x: Tensor, epsilon: float = 1e-3) -> Tensor:
     """``h⁻¹(x)``, by the closed form; shape as given.
 
+    ``(√(1 + 4ε(|x| + 1 + ε)) - 1) / 2ε`` is written as ``2(|x| + 1 + ε) / (1 + √...)``: the difference of two
+    numbers next to 1 would leave nothing of a small x in float32.
+
     Source:
         Pohlen et al. 2018, arXiv:1805.11593, Proposition A.2.
     """
-    root = torch.sqrt(1.0 + 4.0 * epsilon * (x.abs() + 1.0 + epsilon))
-    return torch.sign(x) * (((root - 1.0) / (2.0 * epsilon)).square() - 1.0)
+    shifted = x.abs() + (1.0 + epsilon)
+    root = 2.0 * shifted / (1.0 + torch.sqrt(1.0 + 4.0 * epsilon * shifted))
+    return torch.sign(x) * (root.square() - 1.0)
 
 
 def huber(prediction: Tensor, target: Tensor, delta: float) -> Tensor:

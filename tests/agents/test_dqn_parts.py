@@ -54,6 +54,23 @@ def test_munchausen_by_hand():
     assert out.loss.item() == pytest.approx(0.5 * (2.0 - goal) ** 2)  # Huber's within 1
 
 
+def test_munchausen_of_rescaled_values_goes_by_units_of_reward():
+    """Outputs h(100), h(99.5) at τ = 1: the soft value is log(e^100 + e^99.5), whatever h does to 0.5 there."""
+    config = dqn.DQNConfig(
+        double=False, munchausen=True, munchausen_tau=1.0, munchausen_alpha=0.5, munchausen_floor=-10.0,
+        value_rescale=True, huber=1e6,
+    )  # fmt: skip
+    squashed = td.squash(torch.tensor([[[100.0, 99.5]]]))
+    network = lambda obs, noise: squashed  # noqa: E731
+    rows = Batch(
+        torch.zeros(1, 1, 1), torch.tensor([[1]]), torch.tensor([[2.0]]), torch.tensor([[0.9]]), torch.zeros(1, 1, 1)
+    )  # fmt: skip
+    out = config.loss(network, network, rows, {})
+    soft = math.log(math.exp(0.5) + 1.0) + 99.5
+    bonus = 0.5 * (99.5 - soft)
+    assert out.metrics["target_mean"].item() == pytest.approx(2.0 + bonus + 0.9 * soft, rel=1e-4)
+
+
 def test_munchausen_without_bonus_and_cold_is_q_learning():
     networks = ([0.3, 0.1], [1.0, 2.0]), ([0.2, 0.4], [3.0, -1.0])
     cold = loss(*networks, munchausen=True, munchausen_alpha=0.0, munchausen_tau=1e-4)

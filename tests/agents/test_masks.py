@@ -43,6 +43,18 @@ def test_a_mask_of_all_actions_changes_no_choice():
     assert (free == masked).all()
 
 
+def test_where_no_action_is_legal_a_rescaled_target_stays_finite():
+    config = dqn.DQNConfig(double=False, value_rescale=True)
+    network = lambda obs, noise: torch.tensor([[[1.0, 2.0]]])  # noqa: E731
+    rows = Batch(
+        torch.zeros(1, 1, 1), torch.tensor([[1]]), torch.tensor([[3.0]]), torch.tensor([[0.0]]),
+        torch.zeros(1, 1, 1), torch.zeros(1, 1, 2, dtype=torch.bool),
+    )  # fmt: skip
+    assert config.loss(network, network, rows, {}).metrics["target_mean"].item() == pytest.approx(
+        3.0
+    )
+
+
 def test_where_no_action_is_legal_a_target_stays_finite():
     q, mask = torch.tensor([[1.0, 2.0]]), torch.tensor([[False, False]])
     values = td.select(q, td.greedy_action(q, mask))

@@ -43,6 +43,16 @@ def test_it_explores_as_often_as_was_published():
     assert share_of(made, 3, explore=False) == 1.0
 
 
+def test_a_ladder_goes_over_all_lanes_of_a_seed_though_an_actor_has_some():
+    network = QNetwork(SPEC, 1, (), layer_norm=False, dueling=False, device=torch.device("cpu"))
+    made = QActor(network, [np.random.default_rng(0)], ladder_alpha=7.0)
+    made.load_params(params(made, 2, 0.4))
+    whole = made._epsilon(8)
+    made.place(2, 8)
+    assert made._epsilon(2).tolist() == whole[2:4].tolist()
+    assert (whole[0], whole[7]) == (0.4, pytest.approx(0.4**8))
+
+
 def test_what_is_published_is_copied():
     made = actor()
     published = params(made, 1, 0.0)

@@ -46,9 +46,9 @@ def test_softmax_by_its_frequencies():
     assert close(masked_shares, [1 / 3, 2 / 3, 0, 0])
 
 
-def test_softmax_of_two_tables_goes_by_their_sum():
+def test_softmax_of_two_tables_goes_by_their_mean():
     made = actor("boltzmann", 0.0, config=tabular.DoubleQConfig)
-    made.q[0, :, 0] = [[0.0, 0.0, 0.0, 0.0], [0.0, np.log(2), np.log(3), np.log(4)]]
+    made.q[0, :, 0] = [[0.0, 0.0, 0.0, 0.0], [0.0, 2 * np.log(2), 2 * np.log(3), 2 * np.log(4)]]
     assert close(shares(made), np.array([1, 2, 3, 4]) / 10)
     assert close(shares(made, np.ones(4, bool)), np.array([1, 2, 3, 4]) / 10)
 
@@ -59,6 +59,20 @@ def test_a_cold_softmax_is_greedy(mask):
         0,
         0,
     ]
+
+
+@pytest.mark.parametrize("mask", [None, np.ones(4, bool)])
+def test_bounds_of_two_tables_go_by_their_mean(mask):
+    # means 1, 0.5, 1, 0; bounds as below with c = 1, and below all of them at 0 with N = 1000
+    visits = [8, 2, 6, 0]
+    made = actor("ucb", 0.0, visits, 1.0, config=tabular.DoubleQConfig)
+    made.q[0, :, 0] = [[2.0, 1.0, 2.0, -np.inf], [0.0, 0.0, 0.0, -np.inf]]
+    # 1 + √(2.77 / 8) = 1.589, 0.5 + √(2.77 / 2) = 1.677, 1 + √(2.77 / 6) = 1.680
+    assert shares(made, mask)[2] == 1.0
+    made.q[0, :, 0] = [[2.0, 1.02, 2.0, -np.inf], [0.0, 0.0, 0.0, -np.inf]]
+    assert (
+        shares(made, mask)[1] == 1.0
+    )  # 0.51 + 1.177 = 1.687; by sums it would be 1.02 + 1.177 of 2 + 0.680
 
 
 @pytest.mark.parametrize("mask", [None, np.ones(4, bool)])

@@ -89,6 +89,13 @@ def test_unsquash_is_the_inverse(x):
     torch.testing.assert_close(td.unsquash(td.squash(x)), x, rtol=1e-9, atol=1e-9)
 
 
+@given(x=st.floats(-100, 100))
+def test_unsquash_keeps_small_values_in_float32(x):
+    exact = td.unsquash(torch.tensor(x, dtype=torch.float64))
+    found = td.unsquash(torch.tensor(x, dtype=torch.float32)).double()
+    torch.testing.assert_close(found, exact, rtol=2e-6, atol=1e-6)
+
+
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), lead=st.sampled_from([(), (4,), (3, 4)]))
 def test_any_axes_may_lead(seed, lead):

@@ -143,6 +143,10 @@ def test_a_file_with_a_name_that_nobody_knows(tmp_path, text, told):
         ("toy --steps 1e6", "--steps: got '1e6', takes a whole number"),
         ("toy --steps -5", "steps: got -5, takes a number of at least 1"),
         ("toy", "steps: there is no preset of toy on CartPole-v1; say how long: --steps 100000"),
+        (
+            "dqn --env MinAtar/Breakout",
+            "steps: the preset dqn on MinAtar/* says none; say how long",
+        ),
         ("toy --steps 10 --rule min", "--rule: got 'min', takes one of mean, max"),
         (
             "toy --steps 10 --double=false",

@@ -274,6 +274,10 @@ def test_rows_between_two_sequences_are_refused():
     with pytest.raises(REFUSED) as caught:
         make_config("r2d2", "CartPole-v1", steps=1000, rollout_length=90, sequence_length=80)
     assert "rollout_length: got 90, takes at most sequence_length = 80" in str(caught.value)
+    short = {"lanes": 8, "rollout_length": 16, "burn_in": 8, "sequence_length": 16, "batch_size": 4}
+    make_config("r2d2", "CartPole-v1", steps=1000, replay_size=320, **short)  # 8 · (8 + 16 + 16)
+    with pytest.raises(BadInput, match="replay_size: got 319, takes at least 320"):
+        make_config("r2d2", "CartPole-v1", steps=1000, replay_size=319, **short)
     make_config("r2d2", "CartPole-v1", steps=1000, rollout_length=80, sequence_length=80)
     make_config("dqn", "CartPole-v1", rollout_length=80, sequence_length=8)  # it takes no sequences
 

@@ -111,7 +111,19 @@ if "CountedStates-v0" not in gymnasium.registry:
     gymnasium.register("CountedStates-v0", CountedStates)
 
 
-@pytest.mark.parametrize("agent", ["q_learning", "sarsa", "expected_sarsa", "double_q"])
+@pytest.mark.parametrize(
+    "agent",
+    [
+        "q_learning",
+        "sarsa",
+        "expected_sarsa",
+        "double_q",
+        "n_step_sarsa",
+        "tree_backup",
+        "q_sigma",
+        "watkins_q",
+    ],
+)
 def test_no_table_takes_an_action_that_is_not_legal(agent, tmp_path):
     """Every legal step has the value of all that are left: 10, 9, ... 1 at discount 1."""
     asked = make_config(

@@ -160,6 +160,11 @@ def test_seeds_that_stop_once_they_have_solved_it(monkeypatch, tmp_path, capsys)
     assert reproduce.main(["--all", "--until-solved", "--out", str(tmp_path)]) == 2
 
 
+def test_fewer_seeds_than_a_claim_is_for_are_refused(capsys):
+    assert reproduce.main(["sarsa", "--env", "Taxi-v4", "--seeds", "4"]) == 2
+    assert "--seeds: got 4, takes at least 5" in capsys.readouterr().err
+
+
 def test_seeds_that_are_asked_for(small, monkeypatch, tmp_path, capsys):
     believe(monkeypatch, claim())
     assert reproduce.main(["--all", "--seeds", "3", "--out", str(tmp_path)]) == 0
