@@ -43,6 +43,7 @@ exit status: those of train; 2 for an agent that has no switches
 """
 NOT_HERE = (
     "fresh",
+    "replay_device",
     "resume",
     "tensorboard",
     "verify_resume",
@@ -286,11 +287,7 @@ def main(argv: Sequence[str]) -> int:
     with importing():
         config, options, preset, seeds, _ = parse_train(argv)
         planned = plan(config)
-    for name in NOT_HERE:
-        if getattr(options, name):
-            raise BadInput(
-                f"--{name.replace('_', '-')}: is for train, not for ablate; leave it out"
-            )
+    options.refuse(NOT_HERE, "ablate")
     console, began = make_console(options.quiet), time.monotonic()
     if preset:
         console.message(f"preset: {preset}")

@@ -49,6 +49,7 @@ The folder with report.html, compare.json and the pictures is the last line prin
 
 exit status: those of train; 0 whatever the verdict is"""
 
+SEEDS = 10  # of each, if no other number is asked for
 LEAST_SEEDS = 2
 
 
@@ -261,7 +262,13 @@ def _parser() -> Parser:
     add = parser.add_argument
     add("what", nargs="+", metavar="WHAT", help="two agents or more; or run folders and files")
     add("--envs", nargs="+", metavar="ID", help="environments to train on")
-    add("--seeds", type=at_least(LEAST_SEEDS), default=10, metavar="K", help="seeds of each (10)")
+    add(
+        "--seeds",
+        type=at_least(LEAST_SEEDS),
+        default=SEEDS,
+        metavar="K",
+        help=f"seeds of each ({SEEDS})",
+    )
     add("--seed", type=at_least(0), default=0, metavar="S", help="the first seed (0)")
     add("--steps", type=at_least(1), metavar="N", help="steps of each seed (as the presets say)")
     add("--jobs", type=at_least(0), default=0, metavar="J", help="processes at once (one a core)")
@@ -363,7 +370,9 @@ def _refuse_training(asked: argparse.Namespace, more: Sequence[str]) -> None:
         raise BadInput(f"{more[0]}: there is no such flag; see --help")
     if any(is_agent(one) for one in asked.what):
         raise BadInput("envs: none is named; agents are trained on --envs ID...")
-    for name in ("steps", "until_decided", "max_seeds"):
+    if asked.seeds != SEEDS:
+        raise BadInput("--seeds: is for agents that are trained; of runs all seeds are compared")
+    for name in ("steps", "until_decided", "max_seeds", "seed", "jobs"):
         if getattr(asked, name):
             raise BadInput(
                 f"--{name.replace('_', '-')}: is for agents that are trained; leave it out"

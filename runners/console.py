@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TextIO, cast
 
 from runners.timing import Part, shares
 
@@ -96,7 +96,7 @@ class PlainConsole:
     def __init__(
         self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.stream, self.clock = stream or sys.stderr, clock
+        self.stream, self.clock = lasting(stream or sys.stderr), clock
         self.task: Task | None = None
 
     def start(self, title: str, total_lane_steps: int, seeds: Sequence[int]) -> None:
@@ -116,9 +116,8 @@ class PlainConsole:
 
     def message(self, text: str) -> None:
         """A line of its own."""
-        with contextlib.suppress(OSError):  # a run outlives the terminal that watched it
-            self.stream.write(text + "\n")
-            self.stream.flush()
+        self.stream.write(text + "\n")
+        self.stream.flush()
 
     def stop(self) -> None:
         """The last line."""
@@ -130,6 +129,30 @@ class PlainConsole:
         assert self.task is not None
         self.rates.add(status)
         self.message(progress_line(self.task, status, self.rates, ended))
+
+
+class _Lasting:
+    """A stream that a run outlives: what its terminal does not take any more is lost, and no fault."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+
+def lasting(stream: TextIO) -> TextIO:
+    """The stream, without errors when the terminal that watched is gone."""
+    return cast("TextIO", _Lasting(stream))
 
 
 class RichConsole:
@@ -144,7 +167,7 @@ class RichConsole:
     ) -> None:
         from rich.console import Console as Terminal
 
-        self.terminal = Terminal(file=stream or sys.stderr, highlight=False)
+        self.terminal = Terminal(file=lasting(stream or sys.stderr), highlight=False)
         self.clock = clock
         self.live: Live | None = None
         self.task: Task | None = None

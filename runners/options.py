@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -48,3 +49,10 @@ class Options:
         for other in ("fresh", "config"):
             if self.resume and getattr(self, other):
                 raise BadInput(f"resume: takes the run as it is; leave --{other} out")
+
+    def refuse(self, names: Sequence[str], command: str) -> None:
+        """Of these, whatever is not as it is by default is not for ``command``."""
+        for name in names:
+            if getattr(self, name) != getattr(Options(), name):
+                flag = f"--{name.replace('_', '-')}"
+                raise BadInput(f"{flag}: is for train, not for {command}; leave it out")

@@ -66,7 +66,14 @@ examples:
 
 exit status: 0 done, 1 no trial could be trained, 2 bad input, 4 disk; 130 or 143 stopped"""
 
-NOT_HERE = ("fresh", "resume", "tensorboard", "verify_resume", "workers")  # of train's options
+NOT_HERE = (
+    "fresh",
+    "replay_device",
+    "resume",
+    "tensorboard",
+    "verify_resume",
+    "workers",
+)  # of train's options
 
 
 def _parser() -> evaluate.Parser:
@@ -144,10 +151,7 @@ def parse(argv: Sequence[str]) -> tuple[Plan, argparse.Namespace, str | None]:
     config, options, preset, seeds, _ = parse_train(
         [agent, *rest, *steps, "--seeds", str(asked.seeds)]
     )
-    for name in NOT_HERE:
-        if getattr(options, name):
-            flag = f"--{name.replace('_', '-')}"
-            raise BadInput(f"{flag}: is for train, not for sweep; leave it out")
+    options.refuse(NOT_HERE, "sweep")
     return _plan(config, range(seeds[0], seeds[-1] + 1), asked, fixed), asked, preset
 
 

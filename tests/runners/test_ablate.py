@@ -248,6 +248,7 @@ def test_a_command_trains_every_series_once(tmp_path, capsys, monkeypatch):
         ("rainbow --fresh", "--fresh: is for train, not for ablate; leave it out"),
         ("rainbow --workers 2", "--workers: is for train"),
         ("rainbow --verify-resume", "--verify-resume: is for train"),
+        ("rainbow --replay-device disk", "--replay-device: is for train"),
         ("rainbow --until-solved", "until_solved: an ablation trains every series equally long"),
         ("rainbow --env Acrobot-v1", "steps: there is no preset of rainbow on Acrobot-v1; say how"),
     ],

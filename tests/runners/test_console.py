@@ -1,3 +1,4 @@
+import errno
 import io
 import math
 import re
@@ -188,6 +189,22 @@ def test_the_panel_is_redrawn_a_few_times_a_second(monkeypatch):
         shown.update(status(1))
     shown.stop()
     assert 2 <= len(drawn) <= 8
+
+
+@pytest.mark.parametrize("kind", [PlainConsole, RichConsole])
+def test_a_run_outlives_its_terminal(kind, monkeypatch):
+    stream = terminal(monkeypatch)
+    shown = kind(stream, Clock())
+    shown.start("dqn", 1000, [0])
+
+    def gone(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(stream, "write", gone)
+    monkeypatch.setattr(stream, "flush", gone)
+    shown.update(status(1))
+    shown.message("still here")
+    shown.stop()
 
 
 def test_the_panel_shows_everything(monkeypatch):
