@@ -24,7 +24,7 @@ class Trained(NamedTuple):
     folder: RunFolder
     seeds: Sequence[int]
     returns: NDArray[np.float64]  # [K] mean of a seed's last greedy episodes
-    wall_s: float  # of the whole run, other seeds of it included
+    wall_s: float  # of these seeds: their share of the run's, by environment steps
     seconds_per_step: float  # wall seconds over environment steps of all seeds, of the whole run
     groups: Sequence[Group]  # the seeds that trained together
 
@@ -52,7 +52,9 @@ def read(folder: RunFolder, seeds: Sequence[int]) -> Trained:
     assert summary is not None
     returns = np.array(scores(folder, seeds, "final_return"))
     seconds = summary["wall_s"] / summary["env_steps"] if summary["env_steps"] else 0.0
-    return Trained(folder, seeds, returns, summary["wall_s"], seconds, folder.groups())
+    results = [read_result(folder.seed_path(seed)) or {} for seed in seeds]
+    wall_s = seconds * sum(result["env_steps"] for result in results)
+    return Trained(folder, seeds, returns, wall_s, seconds, folder.groups())
 
 
 def scores(folder: RunFolder, seeds: Sequence[int], metric: Metric) -> list[float]:
