@@ -27,6 +27,7 @@ from envs.packages import install_line
 from envs.parameters import parameters, take
 from envs.resume import FreshWorld, resumable
 from envs.spaces import usable
+from envs.with_parent import end_with_parent
 
 BACKENDS = ("native", "sync", "async")
 Dress = Callable[[gymnasium.Env[Any, Any]], gymnasium.Env[Any, Any]]
@@ -170,10 +171,12 @@ def _lane(
 def _process_lane(
     spec: EnvSpec, lane: int, options: Mapping[str, Any], dress: Dress | None
 ) -> gymnasium.Env[Any, Any]:
-    # A terminal sends Ctrl-C to every process; a lane's ends when its parent says so. Gymnasium makes
-    # one more environment in the parent itself, to look at its spaces.
-    if multiprocessing.parent_process() is not None:
+    # A terminal sends Ctrl-C to every process; a lane's ends when its parent says so, or with it, though it
+    # hang in a step. Gymnasium makes one more environment in the parent itself, to look at its spaces.
+    parent = multiprocessing.parent_process()
+    if parent is not None and parent.pid is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        end_with_parent(parent.pid)
     return _lane(spec, lane, options, dress)
 
 

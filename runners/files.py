@@ -84,6 +84,16 @@ def make_folder(path: Path) -> None:
             raise BadInput(f"{path}: no folder can be made here; name another --out") from error
 
 
+def sync(path: Path) -> None:
+    """Make what a file holds durable; there may be no such file."""
+    with contextlib.suppress(FileNotFoundError):
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder as durable as the files they stand for."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

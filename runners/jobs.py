@@ -21,8 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
+from envs import with_parent
 from envs.cores import cores
-from runners import files, with_parent
+from runners import files
 from runners.errors import DiskFault, Stopped, disk
 from runners.processes import POLL_SECONDS, leave_nothing, read_tail, signal_group, signal_name
 

@@ -95,6 +95,12 @@ class SeedFolder:
         """All records of value health so far."""
         return files.read_lines(self.health)
 
+    def sync(self) -> None:
+        """Make the records durable: a checkpoint presumes them, and nothing would write them again."""
+        with disk(self.path):
+            for path in (self.metrics, self.evals, self.health):
+                files.sync(path)
+
     def cut(self, lane_steps: int) -> int:
         """Drop what was recorded after a checkpoint, so that going on doubles no line.
 

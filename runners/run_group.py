@@ -138,6 +138,8 @@ def _progress(
         }
         written = {} if shelf is None else shelf.written
         at, active = progress.lane_steps, progress.active
+        for seed in active if team.first else ():
+            run.seed(seed).sync()
         save(run, group, at, state, learner.replay, active, team, **written)
 
     def save_weights(seed: int, which: str, params: Params) -> None:

@@ -13,12 +13,12 @@ import numpy as np
 from agents.contract import Array
 from envs.contract import SimulatorError
 from envs.cores import cores, limited
+from envs.with_parent import end_with_parent
 from runners import faults, journal
 from runners.faults import fault_point
 from runners.slots import Slot
 from runners.sources.orders import Answer, Collect, Collected, Failed, Keep, Load, Order, Save, Task
 from runners.timing import BESIDE
-from runners.with_parent import end_with_parent
 from runners.worker import RolloutWorker
 
 if TYPE_CHECKING:

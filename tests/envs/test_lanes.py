@@ -7,8 +7,11 @@ import multiprocessing
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from contextlib import closing
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -154,6 +157,36 @@ def test_a_process_that_hangs_is_named_and_killed(monkeypatch):
         assert (error.lane, error.what) == (0, "no answer within 1 s")
     assert time.monotonic() - start < 5
     assert not any(process.is_alive() for process in env.env.processes)
+
+
+PARENT = f"""
+import sys, numpy as np, envs
+if __name__ == "__main__":
+    env = envs.make({MODULE_ID!r}, 1, 0, "async", fault="hangs")
+    env.reset()
+    print(env.env.processes[0].pid, flush=True)
+    for _ in range(9):
+        env.step(np.zeros(1, int))
+"""
+
+
+def test_a_process_that_hangs_ends_with_its_parent(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    root = Path(__file__).parents[2]
+    parent = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(root)}, cwd=root,
+    )  # fmt: skip
+    with parent:
+        assert parent.stdout is not None
+        lane = int(parent.stdout.readline())
+        time.sleep(0.5)  # until it hangs
+        parent.kill()
+    until = time.monotonic() + 5
+    while Path(f"/proc/{lane}").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not Path(f"/proc/{lane}").exists()
 
 
 def test_a_process_that_cannot_make_its_environment_is_named(capfd):

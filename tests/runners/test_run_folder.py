@@ -86,6 +86,16 @@ def test_cut_goes_back_to_a_checkpoint(run):
     assert seed.cut(25) == 0
 
 
+def test_sync_makes_every_record_durable(run, monkeypatch):
+    seed = run.seed(0)
+    seed.add_metrics({"lane_steps": 1})
+    seed.add_eval({"lane_steps": 1})  # there is no health
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_ino))
+    seed.sync()
+    assert synced == [path.stat().st_ino for path in (seed.metrics, seed.evals)]
+
+
 def test_acknowledged_lines_survive_kill_9(run):
     process = child(
         """
