@@ -104,6 +104,7 @@ def _parser() -> evaluate.Parser:
         "--timeout", type=_seconds, default=math.inf, metavar="SECONDS",
         help="a trial that takes longer is ended, and noted",
     )  # fmt: skip
+    add("--retry-failed", action="store_true", help="try trials again that failed or took too long")
     add(
         "--final-seeds", type=at_least(0), default=5, metavar="F",
         help="fresh seeds in the end, from 1000 on (5); 0: none",
@@ -213,6 +214,7 @@ def sweep(
     console: Console | None = None,
     stop_asked: Callable[[], int] = lambda: 0,
     ray: str = "",
+    retry_failed: bool = False,
 ) -> Found:
     """Train what of a sweep is not trained yet, write its files, and say what it came to.
 
@@ -224,6 +226,7 @@ def sweep(
         console: what to tell about progress; None for silence.
         stop_asked: gives the number of the signal that asks to stop, else 0.
         ray: address of the Ray cluster that trains; "": this machine does.
+        retry_failed: try trials again that failed or outlasted their time; else they stay as they are.
 
     Raises:
         BadInput: another process has the sweep, values of a trial do not go together, or the cluster
@@ -248,6 +251,8 @@ def sweep(
             plan, out, jobs, timeout=timeout, console=console, stop_asked=stop_asked, **where
         ) as opened_sweep,
     ):
+        if retry_failed:
+            opened_sweep.ledger.forget_failures()
         opened_sweep.train()
         found = outcome(opened_sweep)
         report.write(found, opened_sweep.folder)
@@ -287,7 +292,7 @@ def main(argv: Sequence[str]) -> int:
         console.message(f"searched: {dimension}")
     found = sweep(
         plan, asked.out, asked.jobs, timeout=asked.timeout, console=console, stop_asked=SignalFlag(),
-        ray=asked.ray,
+        ray=asked.ray, retry_failed=asked.retry_failed,
     )  # fmt: skip
     folder = Path(asked.out) / plan.folder_name
     if not asked.quiet:

@@ -83,6 +83,12 @@ class Ledger:
         self._append({**what, **result._asdict()})
         self.results[work] = result
 
+    def forget_failures(self) -> None:
+        """What was not done is to be tried again; a later line is what counts."""
+        self.results = {
+            work: result for work, result in self.results.items() if result.status == "done"
+        }
+
     def _append(self, record: Json) -> None:
         with disk(self.path):
             files.append_line(self.path, record)

@@ -172,6 +172,8 @@ def failure_lines(found: Found) -> list[str]:
     lines = [f"trial {row.trial} ({describe(row.values)}): {row.why}" for row in failed[:8]]
     if len(failed) > 8:
         lines.append(f"and {len(failed) - 8} more that failed")
+    if failed:
+        lines.append("the same command with --retry-failed tries them again")
     return lines
 
 

@@ -176,6 +176,19 @@ def test_what_goes_wrong_with_a_trial_is_noted_and_the_sweep_goes_on(plan_of, sw
     assert set(trained(again.folder).values()) == {1}
 
 
+def test_what_failed_is_tried_again_when_asked(plan_of, swept, tmp_path):
+    plan = plan_of((f"n_step=1,{toy.DIVERGES},{toy.HANGS}",), 3, sampler="grid")
+    first = swept(plan, tmp_path, timeout=0.6)
+    (first.folder / "runs" / "well").touch()  # what hung hangs no more
+    with opened(plan, tmp_path, 2, command=toy_command, timeout=5.0) as sweep:
+        sweep.ledger.forget_failures()
+        sweep.train()
+    for last in (sweep, swept(plan, tmp_path)):
+        found = {last.values(trial)["n_step"]: last.result(trial, 0) for trial in range(3)}
+        assert [found[n].status for n in (1, toy.DIVERGES, toy.HANGS)] == ["done", "failed", "done"]
+    assert set(trained(sweep.folder).values()) == {1}
+
+
 def test_a_timeout_is_of_all_rungs_together(plan_of, tmp_path):
     plan = plan_of(pruner="sha")
     with opened(plan, tmp_path, 1, command=toy_command, timeout=10.0) as sweep:

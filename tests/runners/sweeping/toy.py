@@ -28,7 +28,7 @@ def main():
     steps, every, n_step = config["steps"], config["eval_every"], config["hyper"]["n_step"]
     if n_step == DIVERGES:
         sys.exit("error: the loss was not finite")
-    if n_step == HANGS:
+    if n_step == HANGS and not (run.parent / "well").exists():
         time.sleep(1000)
     if n_step == FULL:
         sys.stderr.write("error: no space left on the device\n")
