@@ -76,7 +76,7 @@ def test_fused_equals_local_bit_for_bit(name, env, lanes):
 
 
 @pytest.mark.parametrize("explore", ["boltzmann", "ucb"])
-@pytest.mark.parametrize("name", ["expected_sarsa", "double_q", "tree_backup"])
+@pytest.mark.parametrize("name", ["expected_sarsa", "double_q", "tree_backup", "q_sigma"])
 def test_fused_equals_local_however_it_explores(name, explore):
     more = {"exploration": explore, "temperature_steps": 1_500, "ucb_c": 0.3}
     fused, learner = build(name, "Taxi-v4", 2, "fused", rollout_length=256, **more)
