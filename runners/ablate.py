@@ -41,15 +41,6 @@ example:
 
 exit status: those of train; 2 for an agent that has no switches
 """
-NOT_HERE = (
-    "fresh",
-    "replay_device",
-    "resume",
-    "tensorboard",
-    "verify_resume",
-    "workers",
-    "ray",
-)  # of train's options
 
 
 def ablate(
@@ -280,6 +271,7 @@ def main(argv: Sequence[str]) -> int:
     from runners.ablation import plan
     from runners.command_line import parse_train
     from runners.console import make_console
+    from runners.options import TRAIN_ALONE
     from runners.report import print_table
     from runners.train import SignalFlag, importing
 
@@ -287,7 +279,7 @@ def main(argv: Sequence[str]) -> int:
     with importing():
         config, options, preset, seeds, _ = parse_train(argv)
         planned = plan(config)
-    options.refuse(NOT_HERE, "ablate")
+    options.refuse((*TRAIN_ALONE, "ray"), "ablate")
     console, began = make_console(options.quiet), time.monotonic()
     if preset:
         console.message(f"preset: {preset}")

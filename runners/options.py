@@ -9,6 +9,9 @@ from typing import Annotated, Literal
 from agents.hyper import at_least, check_value, kinds
 from runners.errors import BadInput
 
+TRAIN_ALONE = ("fresh", "replay_device", "resume", "tensorboard", "verify_resume", "workers")
+"""Options that commands which train many runs do not take."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:

@@ -66,15 +66,6 @@ examples:
 
 exit status: 0 done, 1 no trial could be trained, 2 bad input, 4 disk; 130 or 143 stopped"""
 
-NOT_HERE = (
-    "fresh",
-    "replay_device",
-    "resume",
-    "tensorboard",
-    "verify_resume",
-    "workers",
-)  # of train's options
-
 
 def _parser() -> evaluate.Parser:
     parser = evaluate.Parser("runners.sweep", DESCRIPTION, EPILOG)
@@ -145,6 +136,7 @@ def parse(argv: Sequence[str]) -> tuple[Plan, argparse.Namespace, str | None]:
     agent, (asked, rest) = argv[0], parser.parse_known_args(list(argv[1:]))
     from runners.command_line import parse_train
     from runners.config import agent_entry
+    from runners.options import TRAIN_ALONE
 
     agent_entry(agent)
     fixed = _fixed(agent, rest, parser)
@@ -152,7 +144,7 @@ def parse(argv: Sequence[str]) -> tuple[Plan, argparse.Namespace, str | None]:
     config, options, preset, seeds, _ = parse_train(
         [agent, *rest, *steps, "--seeds", str(asked.seeds)]
     )
-    options.refuse(NOT_HERE, "sweep")
+    options.refuse(TRAIN_ALONE, "sweep")
     return _plan(config, range(seeds[0], seeds[-1] + 1), asked, fixed), asked, preset
 
 
