@@ -86,13 +86,6 @@ def _check_sequences(config: RunConfig) -> None:
             f"rollout_length: got {config.rollout_length}, takes at most sequence_length = {length}: a "
             "sequence begins where a rollout does, and rows between two would never be learned"
         )
-    if getattr(config.hyper, "memory", "none") != "none" and length:
-        least = (config.hyper.burn_in + length + config.rollout_length) * config.lanes
-        if config.hyper.replay_size < least:
-            raise BadInput(
-                f"replay_size: got {config.hyper.replay_size}, takes at least {least}: burn_in, sequence_length and "
-                "a rollout of all lanes, or no sequence would ever be whole"
-            )
 
 
 def _check_compile(config: RunConfig, agents: Agents) -> None:

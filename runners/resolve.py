@@ -96,7 +96,21 @@ def resolve(agent: str, env: str, settings: Mapping[str, Any]) -> RunConfig:
     config = RunConfig(agent=agent, hyper=hyper, env=env, **run)
     if config.until_solved and threshold(env) is None:
         raise BadInput(f"until_solved: {env} has no reward threshold; give --steps instead")
+    _check_room(config)
     return config
+
+
+def _check_room(config: RunConfig) -> None:
+    """Refuse a replay in which no sequence would ever be whole; begun at a rollout, its rows may lie behind it."""
+    h = config.hyper
+    if getattr(h, "memory", "none") == "none" or not hasattr(h, "burn_in"):
+        return
+    least = (h.burn_in + h.sequence_length + config.rollout_length) * config.lanes
+    if h.replay_size < least:
+        raise BadInput(
+            f"replay_size: got {h.replay_size}, takes at least {least}: burn_in, sequence_length and a rollout of "
+            "all lanes"
+        )
 
 
 def _resolve_actor(run: dict[str, Any], entry: AgentEntry) -> None:
