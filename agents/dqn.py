@@ -261,13 +261,10 @@ class DQNConfig:
         out_t = target(batch.next_obs, noise.get("target", NO_NOISE))
         reward = batch.reward
         if self.munchausen:
-            # policy, entropy and bonus are of values in units of reward
-            log_pi = munchausen.log_policy(
-                head.values(self._raw(out_t)), self.munchausen_tau, batch.next_action_mask
-            )
-            values, weights = head.mixture(
-                self._raw(out_t), log_pi.exp(), self.munchausen_tau * log_pi
-            )
+            q_t = head.values(self._raw(out_t))  # policy, cost and bonus are in units of reward
+            log_pi = munchausen.log_policy(q_t, self.munchausen_tau, batch.next_action_mask)
+            cost = self.munchausen_tau * log_pi
+            values, weights = head.mixture(self._raw(out_t), log_pi.exp(), cost)
             reward = reward + self._bonus(head, target, batch, noise)
         elif self._chooses_apart:
             selector = online if self.double else target

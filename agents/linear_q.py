@@ -66,6 +66,10 @@ class LinearQConfig:
         if self.tilings & (self.tilings - 1):
             raise BadValue(f"tilings: got {self.tilings}, takes a power of two, as in 8 or 16")
 
+    def step_sizes(self) -> tuple[float, float, float]:
+        """From which to which, and over how many lane steps."""
+        return self.lr, self.lr_end if self.lr_steps else self.lr, float(self.lr_steps)
+
     def tiling(self, spec: Spec) -> Tiling:
         """The tiles for observations of this kind.
 
@@ -242,7 +246,7 @@ class LinearQLearner:
                 some_legal(mask),
             )
         ]  # fmt: skip
-        lr = linear(self.tally.lane_steps, c.lr, c.lr_end if c.lr_steps else c.lr, c.lr_steps)
+        lr = linear(self.tally.lane_steps, *c.step_sizes())
         for weights, obs, first, action, r, gamma, legal, sums in zip(
             self.weights, *columns, self.tally.sums, strict=True
         ):

@@ -72,8 +72,11 @@ class TabularConfig:
             ),
             "ucb": (float(self.ucb_c), float(self.ucb_c), 0.0),
         }  # fmt: skip
-        lr_end = self.lr_end if self.lr_steps else self.lr
-        return (self.lr, lr_end, float(self.lr_steps), *level[self.exploration])
+        return (*self.step_sizes(), *level[self.exploration])
+
+    def step_sizes(self) -> tuple[float, float, float]:
+        """From which to which, and over how many lane steps."""
+        return self.lr, self.lr_end if self.lr_steps else self.lr, float(self.lr_steps)
 
     def numbers(self) -> Any:
         """What else the rule's kernel is told: a named tuple of numbers."""

@@ -6,7 +6,6 @@ is the run folder's path and a pipe gets nothing else.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import sys
@@ -14,8 +13,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TextIO, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TextIO
 
+from runners.lasting import lasting
 from runners.timing import Part, shares
 
 if TYPE_CHECKING:
@@ -129,30 +129,6 @@ class PlainConsole:
         assert self.task is not None
         self.rates.add(status)
         self.message(progress_line(self.task, status, self.rates, ended))
-
-
-class _Lasting:
-    """A stream that a run outlives: what its terminal does not take any more is lost, and no fault."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> int:
-        with contextlib.suppress(OSError):
-            self._stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        with contextlib.suppress(OSError):
-            self._stream.flush()
-
-
-def lasting(stream: TextIO) -> TextIO:
-    """The stream, without errors when the terminal that watched is gone."""
-    return cast("TextIO", _Lasting(stream))
 
 
 class RichConsole:

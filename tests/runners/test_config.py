@@ -302,6 +302,45 @@ def test_agents_have_to_fit_the_environment():
         check_fit(toy(), continuous)
 
 
+def test_munchausen_goes_by_all_actions():
+    some = Spec((4,), np.float32, 0, 2, action_mask=True)
+    with pytest.raises(BadInput, match="munchausen: its bonus is of a policy over all actions"):
+        check_fit(make_config("munchausen_dqn", "CartPole-v1", steps=1000), some)
+    check_fit(make_config("dqn", "CartPole-v1", steps=1000), some)
+
+
+@pytest.mark.parametrize(
+    ("agent", "env", "name", "value"),
+    [
+        ("redq", "Hopper-v5", "target_entropy", 1 / 3),  # 1 for its three numbers
+        ("droq", "HalfCheetah-v5", "target_entropy", 1 / 2),  # 3 for six
+        ("sac", "HalfCheetah-v5", "target_entropy", 1.0),
+        ("tqc", "HalfCheetah-v5", "dropped", 0),
+        ("tqc", "Hopper-v5", "dropped", 5),
+        ("tqc", "Ant-v5", "dropped", 2),
+        ("td3", "Swimmer-v5", "gamma", 0.9999),
+        ("crossq", "Hopper-v5", "gamma", 0.99),
+    ],
+)
+def test_presets_of_mujoco_are_the_authors_task_by_task(agent, env, name, value):
+    assert getattr(make_config(agent, env).hyper, name) == value
+
+
+@pytest.mark.parametrize("agent", ["q_learning", "linear_q"])
+def test_a_step_size_stays_unless_steps_are_told_over_which_it_falls(agent):
+    env = "FrozenLake-v1" if agent == "q_learning" else "CartPole-v1"
+    still = make_config(agent, env, steps=1000, lr=0.4, lr_end=0.1, lr_steps=0).hyper
+    falls = make_config(agent, env, steps=1000, lr=0.4, lr_end=0.1, lr_steps=100).hyper
+    assert still.step_sizes() == (0.4, 0.4, 0)
+    assert falls.step_sizes() == (0.4, 0.1, 100)
+
+
+def test_prioritized_sweeping_learns_by_its_plan_alone():
+    with pytest.raises(BadInput, match="planning_steps: got 0, takes"):
+        make_config("prioritized_sweeping", "FrozenLake-v1", planning_steps=0)
+    make_config("dyna_q", "FrozenLake-v1", planning_steps=0)
+
+
 def box_of_actions(low=-1.0, high=1.0, dtype=np.float32, obs_shape=(3,), num_states=0):
     bounds = np.full(1, low, dtype), np.full(1, high, dtype)
     obs_dtype = np.int64 if num_states else np.float32

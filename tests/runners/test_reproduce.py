@@ -7,12 +7,14 @@ import math
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from agents import AGENTS, planning
 from runners import group, outcome, presets, reproduce, resolve
 from runners.claims import CLAIMS, Claim
 from runners.console import SilentConsole
+from runners.outcome import read_result
 from runners.resolve import make_config
 from runners.run_folder import RunFolder
 from runners.stats import prediction_interval, t_interval
@@ -48,6 +50,28 @@ def test_every_claim_can_be_checked():
         assert c.kind != "exact" or c.low == c.high, c
         assert c.source, c
         assert 1 <= c.seeds <= reproduce.FRESH, c  # those that are measured begin there
+
+
+@pytest.mark.parametrize(
+    ("env", "mean", "deviation"), [("HalfCheetah-v5", 6156.3, 699.8), ("Hopper-v5", 1103.4, 367.8)]
+)
+def test_published_ends_are_where_three_more_seeds_would_lie(env, mean, deviation):
+    (c,) = [c for c in CLAIMS if (c.agent, c.env) == ("sac", env)]
+    ten = np.arange(10.0)
+    ten = mean + deviation * (ten - ten.mean()) / ten.std(ddof=1)
+    assert (c.low, c.high) == pytest.approx(prediction_interval(ten, c.seeds, 0.99), abs=0.15)
+
+
+def test_a_verdicts_wall_time_is_of_its_own_seeds(small, monkeypatch, tmp_path):
+    believe(monkeypatch, claim())
+    (two,) = reproduce.reproduce([claim()], None, str(tmp_path))
+    (four,) = reproduce.reproduce([claim()], 4, str(tmp_path))
+    summary = four.run.folder.summary()
+    assert four.run.wall_s == pytest.approx(summary["wall_s"])
+    (again,) = reproduce.reproduce([claim()], None, str(tmp_path))
+    steps = [read_result(again.run.folder.seed_path(seed))["env_steps"] for seed in range(4)]
+    assert again.run.wall_s == pytest.approx(summary["wall_s"] * sum(steps[:2]) / sum(steps))
+    assert two.scores == again.scores
 
 
 @pytest.mark.parametrize("c", [c for c in CLAIMS if c.kind == "exact"], ids=lambda c: f"{c[:2]}")

@@ -14,7 +14,8 @@ import pytest
 from runners import files, train
 from runners.command_line import parse_train
 from runners.run_folder import RunFolder
-from runners.sweep import main, parse
+from runners.sweep import main, parse, sweep
+from runners.sweeping.ledger import Ledger
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,6 +29,21 @@ def test_without_flags_an_agents_own_ranges_are_searched():
     assert (plan.sampler, plan.pruner, plan.rungs) == ("qmc", "none", (102_400,))
     assert preset == "dqn on CartPole-v1"
     assert asked.timeout == float("inf")
+
+
+def test_what_failed_is_tried_again_when_the_flag_says_so(monkeypatch, tmp_path):
+    class Enough(Exception):
+        pass
+
+    def stop(self):
+        raise Enough
+
+    monkeypatch.setattr(Ledger, "forget_failures", stop)
+    plan, *_ = parse(["q_learning", "--env", "FrozenLake-v1", "--steps", "200"])
+    with pytest.raises(Enough):
+        sweep(plan, str(tmp_path), retry_failed=True)
+    assert parse(["dqn", "--env", "CartPole-v1", "--retry-failed"])[1].retry_failed
+    assert not parse(["dqn", "--env", "CartPole-v1"])[1].retry_failed
 
 
 def test_other_flags_are_trains_and_fix_settings():

@@ -175,6 +175,26 @@ def test_a_state_that_the_space_does_not_have_goes_no_further(first, step):
     assert (caught.value.lane, caught.value.step) == (1, step)
 
 
+@pytest.mark.parametrize("columns", [None, range(2, 4)])
+def test_an_actor_is_told_which_of_a_seeds_lanes_are_its_own(columns):
+    class Placed(RandomActor):
+        placed = None
+
+        def place(self, first_lane, lanes):
+            self.placed = first_lane, lanes
+
+    made = RolloutWorker(
+        "Faulty-v0", spec_of(ScriptedEnv(1, 0, 1, 0.0)), [0, 1], 3,
+        lambda seed, block: ScriptedEnv(2, seed, 9, 0.0), Placed,
+        max_rows=4, reward_dtype=np.float32, columns=columns,
+    )  # fmt: skip
+    # three blocks of two lanes a seed; columns 2 and 3 are the first seed's last and the second seed's first
+    found = {b: actor.placed for b, actor in made.actors.items()}
+    assert found == (
+        {0: (0, 6), 1: (2, 6), 2: (4, 6)} if columns is None else {0: (0, 6), 2: (4, 6)}
+    )
+
+
 def test_the_cause_stays_attached():
     made = worker(lambda seed, block: Faulty(2, seed, raises))
     with pytest.raises(SimulatorError) as caught:
