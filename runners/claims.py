@@ -146,6 +146,10 @@ CLAIMS: tuple[Claim, ...] = (
         published="20, Young & Tian's DQN, 5M steps, 30 seeds, off a figure, MinAtar <= 1.0.10",
     ),
     Claim(
+        "pqn", "MinAtar/Freeway", "final_return", 58.4475, 62.2125, "measured", _TEN,
+        published="50.2, Young & Tian's DQN, 5M steps, 30 seeds, read off a figure",
+    ),
+    Claim(
         "sac", "HalfCheetah-v5", "final_return", 4659.2, 7653.4, "published", _SIMBA,
         seeds=3, published="6156 ± 700, v4",
     ),
