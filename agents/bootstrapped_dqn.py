@@ -113,7 +113,9 @@ class BootstrappedDQNConfig:
             a_t = td.greedy_action(chooses, legal)
             reward, discount = batch.reward.unsqueeze(1), batch.discount.unsqueeze(1)
             goal = td.bootstrap(reward, discount, td.select(q_t, a_t))
-            learns = bootstrap_mask(batch.extras["number"], self.heads, self.mask_share)
+            learns = bootstrap_mask(
+                batch.extras["number"], online.mask_key, self.heads, self.mask_share
+            )
             td_error = (goal - q_tm1).abs().mean(1)
         loss = (learns * td.huber(q_tm1, goal, self.huber)).mean(1)
         metrics = {
@@ -128,13 +130,15 @@ class BootstrappedDQNConfig:
         return action.unsqueeze(1).expand(-1, self.heads, -1)
 
 
-def bootstrap_mask(number: Tensor, heads: int, share: float) -> Tensor:
+def bootstrap_mask(number: Tensor, key: Tensor, heads: int, share: float) -> Tensor:
     """Whether each head learns of a transition: Bernoulli(``share``), the same whenever it is asked.
 
-    A hash of the transition's number stands for a stored mask (splitmix64's mixing, Steele, Lea & Flood 2014).
+    A hash of the seed's key and the transition's number stands for a stored mask (splitmix64's mixing, Steele, Lea
+    & Flood 2014).
 
     Args:
         number: [K, B] int64, of transitions as they came.
+        key: [K, 1] float32 from 0 to 1, each seed's own.
         heads: H.
         share: of the transitions, a head.
 
@@ -142,6 +146,7 @@ def bootstrap_mask(number: Tensor, heads: int, share: float) -> Tensor:
         [K, H, B] float32, 0 or 1.
     """
     x = number.unsqueeze(1) * heads + torch.arange(heads, device=number.device).unsqueeze(-1)
+    x = x ^ ((key * (1 << 24)).to(torch.int64).unsqueeze(-1) << 40)  # above any number
     x = (x + 1) * -7046029254386353131  # the odd constants as signed numbers, which wrap
     x = (x ^ (x >> 30)) * -4658895280553007687
     x = (x ^ (x >> 27)) * -7723592293110705685
@@ -174,12 +179,14 @@ class Ensemble(nn.Module):
                 zeros = torch.zeros(seeds, *leaf.shape, device=device)
                 own = nn.Parameter(zeros, requires_grad=part == "free")
                 self.register_parameter(_flat_name(part, name), own)
+        # A parameter that is never learned, so that it is saved and published with the others.
+        self.mask_key = nn.Parameter(torch.zeros(seeds, 1, device=device), requires_grad=False)
 
     def _parts(self) -> list[str]:
         return ["free", "prior"] if self.prior_scale else ["free"]
 
     def reset(self, generators: Sequence[torch.Generator]) -> None:
-        """Draw each seed's networks, and then its priors, from its own generator."""
+        """Draw each seed's networks, then its priors and what its masks depend on, from its own generator."""
         each = [generator for generator in generators for _ in range(self.heads)]
         for part in self._parts():
             drawn = self.make(len(each), next(self.parameters()).device)
@@ -187,6 +194,8 @@ class Ensemble(nn.Module):
             for name, leaf in drawn.named_parameters():
                 own = self.get_parameter(_flat_name(part, name))
                 own.data.copy_(leaf.data.view(own.shape))
+        for key, generator in zip(self.mask_key.data, generators, strict=True):
+            key.uniform_(generator=generator)
 
     def forward(self, obs: Tensor, prior: Tensor | None = None) -> Tensor:
         """Observations [K, B, ...] to action values [K, H, B, A] of every head.

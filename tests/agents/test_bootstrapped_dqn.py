@@ -42,9 +42,10 @@ def batch(numbers):
     )
 
 
-def numbers_with(masks, heads=2, share=0.5):
-    """Transitions whose heads' masks are these."""
-    found = bootstrap_mask(torch.arange(1_000).view(1, -1), heads, share)[0].T.tolist()
+def numbers_with(masks, of, heads=2, share=0.5):
+    """Transitions of which a learner's heads learn as these masks say."""
+    key = of.online.network.mask_key.data
+    found = bootstrap_mask(torch.arange(1_000).view(1, -1), key, heads, share)[0].T.tolist()
     return [found.index(list(map(float, mask))) for mask in masks]
 
 
@@ -58,7 +59,7 @@ def test_the_loss_by_hand(double):
     ):
         network.free_head_weight.data[0] = torch.tensor(weights)
         network.free_head_bias.data.zero_()
-    numbers = numbers_with([(1, 1), (0, 1)])
+    numbers = numbers_with([(1, 1), (0, 1)], made)
     out = made.loss(made.online.network, made.target.network, batch(numbers), {})
     # Sample 0, s = 1 to s' = 2, action 0, r = 1.
     #   Head 0: Q = 1. Double: online chooses 1 (4 > 2), target values it 2: goal 1 + ½ 2 = 2, error 1,
@@ -73,20 +74,25 @@ def test_the_loss_by_hand(double):
 def test_only_the_masked_heads_move():
     made = learner(mask_share=0.5)
     before = made.online.network.free_head_weight.data.clone()
-    made.step(batch(numbers_with([(0, 1), (0, 1)])), {})
+    made.step(batch(numbers_with([(0, 1), (0, 1)], made)), {})
     moved = (made.online.network.free_head_weight.data != before).flatten(2).any(-1)
     assert moved.tolist() == [[False, True]]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 1.0])
 def test_masks_are_drawn_once_in_their_share_and_apart(share):
-    mask = bootstrap_mask(torch.arange(40_000).view(2, -1), 5, share)
-    assert torch.equal(mask, bootstrap_mask(torch.arange(40_000).view(2, -1), 5, share))
+    numbers = torch.arange(20_000).expand(
+        2, -1
+    )  # of two seeds, which draw apart though they count alike
+    keys = torch.tensor([[0.25], [0.75]])
+    mask = bootstrap_mask(numbers, keys, 5, share)
+    assert torch.equal(mask, bootstrap_mask(numbers, keys, 5, share))
     deviation = np.sqrt(share * (1 - share) / 20_000)
     assert ((mask.mean(-1) - share).abs() <= 5 * deviation).all()
     if 0 < share < 1:
         heads = mask[0].numpy()
-        assert np.abs(np.corrcoef(heads) - np.eye(5)).max() < 5 / np.sqrt(20_000)
+        both = mask.flatten(0, 1).numpy()
+        assert np.abs(np.corrcoef(both) - np.eye(10)).max() < 5 / np.sqrt(20_000)
         following = [np.corrcoef(h[1:], h[:-1])[0, 1] for h in heads]
         assert np.abs(following).max() < 5 / np.sqrt(20_000)
 
