@@ -157,6 +157,10 @@ CLAIMS: tuple[Claim, ...] = (
         "sac", "Hopper-v5", "final_return", 316.5, 1890.3, "published", _SIMBA,
         seeds=3, published="1103 ± 368, v4",
     ),
+    Claim(  # of critics 2,048 wide; the lab's are 256
+        "crossq", "Hopper-v5", "final_return", 1093.6, 4435.2, "published", _SIMBA,
+        seeds=3, published="2764 ± 781, v4, critics 2,048 wide",
+    ),
     *_exact("DeepSea-v0", 0.99, _OPTIMUM, "rnd"),
     Claim("bootstrapped_dqn", "DeepSea-v0", "final_return", 0.99, 0.99, "exact", _OPTIMUM),
     Claim("r2d2", "popgym-RepeatPreviousEasy-v0", "final_return", 0.912, 1.0, "measured", _FIVE),

@@ -308,7 +308,7 @@ PRESETS: Mapping[tuple[str, str], Settings] = {
         "reward_scale": 0.1,
     },
     ("dqn", "DeepSea-v0"): _DEEP_SEA,
-    # as many as bsuite's agent has: with ten, one run in fifty believes that there is no treasure before it is found
+    # as many as bsuite's agent has: with ten, 1 run of 55 believes that there is no treasure before it is found
     ("bootstrapped_dqn", "DeepSea-v0"): {**_DEEP_SEA, "heads": 20},
     # a bonus looks ahead half a dive; at 0.99 it is the same wherever one dives
     ("rnd", "DeepSea-v0"): {
