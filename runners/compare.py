@@ -41,7 +41,7 @@ what may be compared:
 
 examples:
   python -m runners.compare dqn pqn sb3:dqn --envs CartPole-v1 Acrobot-v1 --seeds 10 --steps 50000
-  python -m runners.compare dqn "dqn --n-step 3 --double" --envs CartPole-v1 --seeds 10 --steps 20000
+  python -m runners.compare dqn "dqn --n-step 1 --no-double" --envs CartPole-v1 --seeds 10 --steps 20000
   python -m runners.compare dqn pqn --envs CartPole-v1 --seeds 5 --until-decided --max-seeds 40
   python -m runners.compare runs/dqn-CartPole-v1-0123456789 runs/pqn-CartPole-v1-0123456789
 

@@ -79,7 +79,7 @@ _TABLES: Mapping[str, Settings] = {
     "CliffWalking-v1": _table(500_000),
 }
 
-# 40 million frames. On one core these take a day and more (`python -m runners.bench advise`).
+# 40 million frames. On one core these take from some hours to days (`python -m runners.bench advise`).
 _ATARI: Settings = {
     "steps": 10_000_000, "hidden": (512,), "frame_stack": 4, "reward_clip": 1.0, "epsilon_steps": 250_000,
     "eval_every": 250_000, "eval_episodes": 5, "final_episodes": 5, "checkpoint_every": 50_000,
