@@ -104,7 +104,9 @@ class GymnasiumEnv(VectorWrapper[Any, Any, Any, Any, Any]):
         self._check_open()
         if seed is None and self._seed is not None:
             seed = block_seeds(self, self._seed)
-        if not isinstance(seed, int | np.integer | None):
+        if isinstance(seed, np.integer):
+            seed = int(seed)  # Gymnasium's vector environments know no other
+        if not isinstance(seed, int | None):
             check_seeds(seed, self.num_envs, self.separate_lanes)
         self._seed = None
         obs, infos = self.env.reset(seed=seed, options=options)

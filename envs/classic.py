@@ -252,7 +252,10 @@ def _step_continuous_car(
         if elapsed[i] == 0:
             slope = single(0.0025 * math.cos(3 * state[i, 0]))
             velocity += force * single(power) - slope
-            position = single(state[i, 0] + velocity)
+            fast = abs(velocity) > single(0.07)
+            double = np.float64(math.copysign(0.07, velocity)) if fast else np.float64(velocity)
+            position = single(min(max(state[i, 0] + double, -1.2), 0.6))
+            velocity = single(double)
         else:
             position = single(state[i, 0])
             slope = single(0.0025 * math.cos(np.float64(single(3) * position)))

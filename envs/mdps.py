@@ -58,6 +58,8 @@ def _from_gymnasium(env_id: str, options: dict[str, Any]) -> tuple[FiniteMDP, La
         )
     if "map_name" in options and options["map_name"] is None and options.get("desc") is None:
         raise UnsupportedEnv(f"{env_id}: map_name=None draws a map that no seed decides; pass desc")
+    if "render_mode" in options:
+        raise UnsupportedEnv(f"{env_id}: render_mode: tables are not drawn; use backend='sync'")
     env: Any = native.scalar(env_id, options).unwrapped
     limit = native.time_limit(env_id, options)
     table = [[env.P[s][a] for a in sorted(env.P[s])] for s in sorted(env.P)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-import multiprocessing
+import os
 import re
 import signal
 from collections.abc import Callable, Iterator, Mapping
@@ -67,7 +67,15 @@ def make(
     if mode != AutoresetMode.NEXT_STEP:
         env.close()
         raise UnsupportedEnv(
-            f"the vector class of {env_id} resets in mode {mode}; {_other_way(env_id)}"
+            f"the vector class of {env_id} resets in mode {mode}; "
+            f"{_other_way(env_id, f'it has to be {AutoresetMode.NEXT_STEP}')}"
+        )
+    starts = _starts(env.single_observation_space, env.single_action_space)
+    if starts != (0, 0):
+        env.close()
+        raise UnsupportedEnv(
+            f"the vector class of {env_id} counts observations from {starts[0]} and actions from "
+            f"{starts[1]}; {_other_way(env_id, 'both have to begin at 0')}"
         )
     # a class says so itself; an object a lane is separate
     lanes = backend != "native" or bool(getattr(env, "separate_lanes", False))
@@ -110,7 +118,8 @@ def _scalar(
     if type(env.unwrapped).__module__ == "gymnasium.envs.box2d.bipedal_walker":
         env = FreshWorld(env)
     env = usable(env_id, env)
-    return ZeroBased(env) if _starts(env) != (0, 0) else env
+    shifted = _starts(env.observation_space, env.action_space) != (0, 0)
+    return ZeroBased(env) if shifted else env
 
 
 class ZeroBased(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -118,7 +127,7 @@ class ZeroBased(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         super().__init__(env)
-        self._obs_start, self._action_start = _starts(env)
+        self._obs_start, self._action_start = _starts(env.observation_space, env.action_space)
         if self._obs_start:
             self.observation_space = _zero_based(env.observation_space)
         if self._action_start:
@@ -155,7 +164,8 @@ def _vector(
             return env
     if backend == "sync":
         return SyncVectorEnv([partial(_lane, spec, i, options, dress) for i in range(num_envs)])
-    lanes = [partial(_process_lane, spec, i, options, dress) for i in range(num_envs)]
+    maker = os.getpid()
+    lanes = [partial(_process_lane, maker, spec, i, options, dress) for i in range(num_envs)]
     try:
         return LaneProcesses(lanes)
     except LaneError as error:
@@ -169,14 +179,13 @@ def _lane(
 
 
 def _process_lane(
-    spec: EnvSpec, lane: int, options: Mapping[str, Any], dress: Dress | None
+    maker: int, spec: EnvSpec, lane: int, options: Mapping[str, Any], dress: Dress | None
 ) -> gymnasium.Env[Any, Any]:
     # A terminal sends Ctrl-C to every process; a lane's ends when its parent says so, or with it, though it
     # hang in a step. Gymnasium makes one more environment in the parent itself, to look at its spaces.
-    parent = multiprocessing.parent_process()
-    if parent is not None and parent.pid is not None:
+    if os.getpid() != maker:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        end_with_parent(parent.pid)
+        end_with_parent(maker)
     return _lane(spec, lane, options, dress)
 
 
@@ -208,9 +217,10 @@ def _missing(spec: EnvSpec, error: Exception) -> str:
     return f"{spec.id} needs {package}, which is not installed: {install_line(extra)}"
 
 
-def _other_way(env_id: str) -> str:
+def _other_way(env_id: str, needed: str) -> str:
+    """Another backend where there is one; else what its class needs."""
     others = [name for name in backends(env_id) if name != "native"]
-    return f"use backend={others[0]!r}" if others else f"it has to be {AutoresetMode.NEXT_STEP}"
+    return f"use backend={others[0]!r}" if others else needed
 
 
 def _check_options(spec: EnvSpec, entry_point: Any, options: Mapping[str, Any]) -> None:
@@ -224,10 +234,9 @@ def _check_options(spec: EnvSpec, entry_point: Any, options: Mapping[str, Any]) 
     reject_unknown(spec.id, options, names)
 
 
-def _starts(env: gymnasium.Env[Any, Any]) -> tuple[int, int]:
-    """Where the Discrete observations and actions of ``env`` begin; 0 for a Box."""
-    obs, action = (int(getattr(s, "start", 0)) for s in (env.observation_space, env.action_space))
-    return obs, action
+def _starts(obs: spaces.Space[Any], action: spaces.Space[Any]) -> tuple[int, int]:
+    """Where Discrete observations and actions begin; 0 for a Box."""
+    return int(getattr(obs, "start", 0)), int(getattr(action, "start", 0))
 
 
 def _zero_based(space: spaces.Space[Any]) -> spaces.Discrete:

@@ -12,6 +12,7 @@ import copy
 import itertools
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,8 @@ def make(
     task = _task(env_id, backend, options)
     if backend in native.BACKENDS:
         mujoco_setup.mujoco_module(env_id)
-        return native.make(env_id, num_envs, seed, backend, _gymnasium_options(task, options))
+        given = _gymnasium_options(task, options)
+        return native.make(env_id, num_envs, seed, backend, given, partial(_runaways_seen, env_id))
     threads = options.get("threads", default_threads(task, num_envs))
     whole(env_id, "threads", threads)
     limit = time_limit(env_id, options)
@@ -92,9 +94,19 @@ def make(
     with mujoco_setup.no_deprecations():
         model = mujoco.MjModel.from_xml_path(str(ASSETS / task.xml))
     set_model(model, take(env_id, dict(options)))
-    # numbers that ran away are to be seen and named; MuJoCo would begin the lane anew and say nothing
-    model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+    _see_runaways(mujoco, model)
     return PhysicsEnv(env_id, mujoco, model, task, num_envs, seed, limit, threads)
+
+
+def _see_runaways(mujoco: Any, model: Any) -> None:
+    """Numbers that ran away are to be seen and named; MuJoCo would begin the lane anew and say nothing."""
+    model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+
+
+def _runaways_seen(env_id: str, env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
+    inner: Any = env.unwrapped
+    _see_runaways(mujoco_setup.mujoco_module(env_id), inner.model)
+    return env
 
 
 def time_limit(env_id: str, options: Mapping[str, Any]) -> int:

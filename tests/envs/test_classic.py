@@ -29,6 +29,7 @@ CASES = [  # options, and whether episodes end at the goal and at the time limit
     ),
     ("MountainCarContinuous-v0", {"power": 0.002, "goal_position": 0.3}, True, False),
     ("MountainCarContinuous-v0", {}, True, False),
+    ("MountainCarContinuous-v0", {"power": 0.2}, True, False),  # beyond its speed in the first step
     ("MountainCarContinuous-v0", {"goal_velocity": 0.03, "max_episode_steps": 150}, True, True),
     ("Pendulum-v1", {}, False, True),
     ("Pendulum-v1", {"g": 3.7, "m": 0.7, "l": 1.3}, False, True),

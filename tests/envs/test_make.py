@@ -1,3 +1,7 @@
+import multiprocessing
+import signal
+from concurrent.futures import ProcessPoolExecutor
+
 import gymnasium
 import numpy as np
 import pytest
@@ -222,13 +226,23 @@ class SameStepVector(VectorEnv):
         self.num_envs = num_envs
 
 
+class ShiftedVector(VectorEnv):
+    metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
+    single_observation_space = spaces.Box(0, 1, (1,))
+    single_action_space = spaces.Discrete(3, start=1)
+
+    def __init__(self, num_envs=1, max_episode_steps=None):
+        self.num_envs = num_envs
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _registered():
+    gymnasium.register("ShiftedVector-v0", Shifted, vector_entry_point=ShiftedVector)
     gymnasium.register("Shifted-v0", Shifted)
     gymnasium.register("Facts-v0", Facts)
     gymnasium.register("SameStep-v0", Shifted, vector_entry_point=SameStepVector)
     yield
-    for env_id in ("Shifted-v0", "Facts-v0", "SameStep-v0"):
+    for env_id in ("Shifted-v0", "ShiftedVector-v0", "Facts-v0", "SameStep-v0"):
         del gymnasium.registry[env_id]
 
 
@@ -238,6 +252,34 @@ def test_discrete_spaces_begin_at_0():
     assert env.single_observation_space.start == env.single_action_space.start == 0
     assert env.reset()[0].tolist() == [0, 0]
     assert env.step(np.array([0, 1]))[0].tolist() == [0, 1]
+
+
+def test_a_vector_class_whose_actions_begin_elsewhere_is_refused():
+    message = "counts observations from 0 and actions from 1; use backend='sync'"
+    with pytest.raises(UnsupportedEnv, match=message):
+        envs.make("ShiftedVector-v0", 2, 0, "native")
+
+
+@pytest.mark.parametrize("backend", ["sync", "async"])
+def test_numpys_integers_are_seeds(backend):
+    obs = []
+    for seed in (3, np.int64(3)):
+        env = envs.make("Pendulum-v1", 2, 0, backend)
+        obs.append(env.reset(seed=seed)[0])
+        env.close()
+    assert np.array_equal(*obs)
+
+
+def test_making_processes_leaves_their_maker_as_it_was():
+    """A child of multiprocessing has a parent of its own, with which it need not end."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        assert pool.submit(interrupts_stay).result()
+
+
+def interrupts_stay():
+    before = signal.getsignal(signal.SIGINT)
+    envs.make("Pendulum-v1", 1, 0, "async").close()
+    return signal.getsignal(signal.SIGINT) == before
 
 
 def test_facts_are_there_at_every_step_and_nothing_else():

@@ -57,6 +57,16 @@ def compare(env, twins, steps, dtype=np.float32):
     return ends
 
 
+@pytest.mark.parametrize("backend", ["batched", "sync", "async"])
+def test_physics_that_runs_away_is_seen_whatever_steps_it(backend):
+    """MuJoCo by itself would begin the lane anew in the middle of the episode."""
+    env = envs.make("Swimmer-v5", 1, 0, backend, reset_noise_scale=300.0)
+    env.reset()
+    obs, *_ = env.step(np.zeros((1, 2), np.float32))
+    assert not np.isfinite(obs).all()
+    env.close()
+
+
 @pytest.mark.parametrize("env_id", TASKS)
 def test_one_lane_is_gymnasium_with_the_same_seed(env_id):
     """Over the time limit of 1,000 steps too: every observation, reward, flag and info."""

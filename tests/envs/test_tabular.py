@@ -235,6 +235,11 @@ def test_states_that_are_more_than_a_place_have_no_layout():
         ("DeepSea-v0", {"sise": 3}, "has no option 'sise'; did you mean 'size'?"),
         ("Garnet-v0", {"states": 3, "branching": 4}, "branching 4 is more than the 3 states"),
         ("Taxi-v4", {"fickle_passenger": True}, "use backend='sync'"),
+        (
+            "Taxi-v4",
+            {"render_mode": "human"},
+            "render_mode: tables are not drawn; use backend='sync'",
+        ),
         ("FrozenLake-v1", {"map_name": None}, "draws a map that no seed decides"),
         ("FrozenLake-v1", {"map_name": "9x9"}, "KeyError('9x9')"),
     ],
