@@ -3,7 +3,9 @@
 Gallici et al. 2024, "Simplifying Deep Temporal Difference Learning", arXiv:2407.04811, Algorithm 1.
 LayerNorm takes the place of the target network. Each rollout's targets are computed once, with the
 newest parameters, then fitted for a few epochs of shuffled minibatches.
-Deviations: Adam for RAdam; truncation bootstraps from the true final observation.
+Deviations: Adam for RAdam; truncation bootstraps from the true final observation; behind convolutions LayerNorm
+takes a whole image with a gain for each of its numbers (theirs: the channels at each place); with a memory an LSTM
+that sees no last action (theirs: a GRU that does), and targets that stay for the epochs of a rollout.
 """
 
 from __future__ import annotations

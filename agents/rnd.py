@@ -3,6 +3,9 @@
 Burda, Edwards, Storkey & Klimov 2018, "Exploration by Random Network Distillation", arXiv:1810.12894. Theirs
 is a policy-gradient agent; here each of its two value heads is an action value of its own, learned from
 replay, as Badia et al. 2020 (Agent57), arXiv:2003.13350, section 3.1, split theirs.
+Deviations: observations are whitened by what was seen so far, not by a random agent's steps at first. Each gradient
+step fits the predictor to the whole latest rollout, so that a row takes part in lanes · rollout_length · replay_ratio
+steps (theirs: in a few passes over a share of the rows), and one from before learning_starts in none.
 """
 
 from __future__ import annotations
@@ -119,7 +122,9 @@ class RNDConfig:
         loss = td.huber(q_tm1, goal, self.huber).sum(-1) + surprise
         q, v = q_tm1.detach()[..., 0], goal[..., 0]
         metrics = {"td_error": (v - q).abs(), "q_mean": q, "target_mean": v}
-        metrics |= {"bonus": bonus, "bonus_value": q_tm1.detach()[..., 1]}
+        # of scaled rewards, as metrics are understood; a bonus is never scaled, so that here it has to be
+        bonuses = {"bonus": bonus, "bonus_value": q_tm1.detach()[..., 1]}
+        metrics |= {name: value * self.reward_scale for name, value in bonuses.items()}
         return LossOut(loss, metrics)
 
     def goals(

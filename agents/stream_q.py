@@ -10,7 +10,8 @@ the network is `agents.stream_network`'s. The trace is forgotten after an action
 after an episode's end. Unlike Watkins's Q(λ), the δ of that action still goes to the pairs before it. Greedy
 is what has the highest value when it is learned: with rollouts of one row, the values that were acted by.
 Deviations: truncation bootstraps from the true final observation, and the time within the episode is no
-part of the observation; finite states are one-hot and not normalised.
+part of the observation; finite states are one-hot and not normalised. Images go through the Nature network's strides
+(theirs: 5, 3, 2), and nothing stacks frames.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class StreamQConfig:
     hidden: tuple[Annotated[int, at_least(1)], ...] = (32, 32)
     """widths of the hidden layers"""
     sparsity: Annotated[float, unit()] = 0.9
-    """share of a unit's weights that are 0 at the start"""
+    """share of a unit's weights, rounded up, that are 0 at the start"""
 
     def __post_init__(self) -> None:
         check(self)

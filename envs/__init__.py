@@ -75,7 +75,8 @@ def make(
         num_envs: lanes, at least 1.
         seed: one integer for the whole block, at least 0.
         backend: "auto" or one that `resolve_backend` accepts.
-        options: of the environment; ``max_episode_steps`` works everywhere, 0 means no limit.
+        options: of the environment; ``max_episode_steps`` works everywhere, 0 means no limit but one that
+            the environment has built in (popgym).
 
     Raises:
         UnsupportedEnv: an id, a backend or an option that does not exist (with the nearest one

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -125,6 +127,21 @@ def test_members_and_seeds_are_drawn_apart():
     weights = first.free_head_weight.data.flatten(2).flatten(0, 1)
     assert len({tuple(row) for row in weights.tolist()}) == 4
     assert torch.equal(first.free_head_weight.data[0], second.free_head_weight.data[0])
+    keys = first.mask_key.data
+    assert keys[0] == second.mask_key.data[0] != keys[1]
+
+
+def test_only_legal_actions_are_bootstrapped_from():
+    """One head, Q(s) = (s, 2 s): of both, 1 is taken at s' = 2 and pays 4; where 0 alone is legal, 2."""
+    made = learner(heads=1, mask_share=1.0, double=False)
+    for network in (made.online.network, made.target.network):
+        network.free_head_weight.data[0] = torch.tensor([[[1.0, 2.0]]])
+        network.free_head_bias.data.zero_()
+    network = made.online.network
+    for legal, goal in (([True, True], 3.0), ([True, False], 2.0)):  # 1 + ½ of it
+        mask = torch.tensor([[legal, [True, True]]])
+        out = made.loss(network, network, replace(batch([0, 0]), next_action_mask=mask), {})
+        assert out.metrics["target_mean"][0, 0] == goal
 
 
 def test_the_vote_by_hand():

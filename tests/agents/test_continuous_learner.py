@@ -12,7 +12,10 @@ import torch
 from agents import actor_critic, naf, sac, sac_named, td3
 from agents.actor_critic import _normalised
 from agents.batch_renorm import Moments
+from agents.continuous_networks import MLP
 from agents.hyper import BadValue
+from agents.layers import GroupLinear
+from agents.networks import initialise
 from tests.agents.continuous import NO_MOMENTS, SPEC, batch, column, learner, rollout
 from tests.agents.slow_machine import Recorder
 
@@ -262,3 +265,15 @@ def test_actions_are_uniform_until_learning_starts_and_within_bounds_always():
 def test_combinations_without_sense_are_refused(config, message):
     with pytest.raises(BadValue, match=message):
         sac.SACConfig(**config)
+
+
+@pytest.mark.parametrize(("norm", "gain"), [("none", 1 / 3), ("layer", 1 / 3), ("batch", 1.0)])
+def test_initial_weights_are_those_of_the_authors_libraries(norm, gain):
+    """Variance times inputs; of 16,384 and more normal numbers within 5 deviations."""
+    mlp = MLP(2, 64, (256, 256), 16, torch.device("cpu"), norm=norm)
+    initialise(mlp, [torch.Generator().manual_seed(k) for k in range(2)])
+    found = [m.weight for m in mlp.modules() if isinstance(m, GroupLinear)]
+    assert [weight.shape[1] for weight in found] == [64, 256, 256]
+    for weight in found:
+        share = weight.detach().var(dim=(1, 2)) * weight.shape[1] / gain
+        assert ((share - 1.0).abs() < 5 * (2 / weight[0].numel()) ** 0.5).all()

@@ -8,7 +8,7 @@ import torch
 
 from agents.contract import Batch, Params, Rollout
 from agents.hyper import BadValue
-from agents.rnd import RNDConfig, RNDNetwork, RNDStatistics, make_actor
+from agents.rnd import RNDConfig, RNDNetwork, RNDStatistics, make_actor, make_learner
 from envs.contract import Spec
 from tests.agents import tables
 from tests.agents.test_groups import Training, config_of
@@ -109,6 +109,20 @@ def test_the_loss_by_hand():
     assert out.loss[0].tolist() == pytest.approx([6.75, 3.5**2 / 2 + 7.375**2 / 2 + 6.25])
     assert out.metrics["bonus"].tolist() == [[0.5, 0.125]]
     assert out.metrics["target_mean"].tolist() == [[2.0, 0.5]]
+
+
+def test_bonuses_are_reported_as_they_are_whatever_rewards_are_scaled_by():
+    seen = []
+    for scale in (1.0, 0.1):
+        made = make_learner(
+            config(reward_scale=scale, batch_size=2), SPEC, 2, [np.random.SeedSequence(1)],
+            [np.random.default_rng(2)], CPU,
+        )  # fmt: skip
+        made.step(batch(), {})
+        seen.append({name: value.item() for name, value in made.metrics().items()})
+    assert seen[1]["bonus"] == pytest.approx(seen[0]["bonus"]) != 0.0
+    assert seen[1]["bonus_value"] == pytest.approx(seen[0]["bonus_value"])
+    assert seen[1]["q_mean"] == pytest.approx(10.0 * seen[0]["q_mean"])
 
 
 def test_it_explores_by_both_values_and_is_evaluated_by_rewards_alone():

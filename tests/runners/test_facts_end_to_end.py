@@ -72,8 +72,18 @@ def test_no_action_that_is_not_legal_is_ever_taken(agent, frame_stack, tmp_path)
     assert watch.watch(run, episodes=1).returns == [10.0]
 
 
-def test_linear_q_takes_no_action_that_is_not_legal(tmp_path):
-    asked = make_config("linear_q", ID, steps=960, lanes=4, eval_episodes=3, final_episodes=5)
+MORE = {
+    "linear_q": {"lanes": 4},
+    "bootstrapped_dqn": {"lanes": 4, "learning_starts": 100, "heads": 3},
+    "rnd": {"lanes": 4, "learning_starts": 100},
+    "r2d2": {"lanes": 4, "learning_starts": 100, "batch_size": 4, "replay_ratio": 0.02},
+    "stream_q": {},
+}
+
+
+@pytest.mark.parametrize("agent", MORE)
+def test_nor_by_the_other_agents(agent, tmp_path):
+    asked = make_config(agent, ID, steps=960, eval_episodes=3, final_episodes=5, **MORE[agent])
     run = train.run(asked, [0, 1], str(tmp_path))
     assert run.summary()["final_return"]["per_seed"] == [10.0, 10.0]
 
