@@ -158,6 +158,10 @@ CLAIMS: tuple[Claim, ...] = (
         seeds=3, published="1103 ± 368, v4",
     ),
     Claim(  # of critics 2,048 wide; the lab's are 256
+        "crossq", "HalfCheetah-v5", "final_return", 6196.7, 10028.1, "published", _SIMBA,
+        seeds=3, published="8112 ± 896, v4, critics 2,048 wide",
+    ),
+    Claim(
         "crossq", "Hopper-v5", "final_return", 1093.6, 4435.2, "published", _SIMBA,
         seeds=3, published="2764 ± 781, v4, critics 2,048 wide",
     ),
