@@ -1,4 +1,4 @@
-# make train                              set up .venv once, then train (some seconds)
+# make train                              set up .venv once (about a minute), then train
 # make train ARGS="dqn --env Acrobot-v1"  the same with a command line of your own
 # make test                               set up the test tools too, then style, types and tests
 #

@@ -83,9 +83,7 @@ def test_only_the_masked_heads_move():
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 1.0])
 def test_masks_are_drawn_once_in_their_share_and_apart(share):
-    numbers = torch.arange(20_000).expand(
-        2, -1
-    )  # of two seeds, which draw apart though they count alike
+    numbers = torch.arange(20_000).expand(2, -1)  # two seeds count alike, and draw apart
     keys = torch.tensor([[0.25], [0.75]])
     mask = bootstrap_mask(numbers, keys, 5, share)
     assert torch.equal(mask, bootstrap_mask(numbers, keys, 5, share))
@@ -120,6 +118,26 @@ def test_a_prior_is_added_and_never_learned():
     for name, value in priors.items():
         assert torch.equal(network.get_parameter(name).data, value)
     assert any(not torch.equal(network.get_parameter(n).data, v) for n, v in free.items())
+
+
+def test_a_transitions_mask_stays_through_updates_a_checkpoint_and_a_seed_that_leaves():
+    made = learner(seeds=2, target_tau=0.3)
+    keys = made.online.network.mask_key.data.clone()
+    one = batch([0, 1])
+    two = {
+        name: getattr(one, name).repeat_interleave(2, 0)
+        for name in ("obs", "action", "reward", "discount", "next_obs")
+    }
+    made.step(replace(one, **two, extras={"number": torch.tensor([[0, 1], [0, 1]])}), {})
+    made.target.flat.lerp_(made.online.flat, made.hyper.target_tau)
+    assert torch.equal(made.online.network.mask_key.data, keys)
+    assert torch.equal(made.target.network.mask_key.data, keys)
+    other = learner(seeds=2)
+    other.online.network.mask_key.data.zero_()
+    other.load_state_dict(made.state_dict())
+    assert torch.equal(other.online.network.mask_key.data, keys)
+    other.keep([1])
+    assert torch.equal(other.online.network.mask_key.data, keys[1:])
 
 
 def test_members_and_seeds_are_drawn_apart():

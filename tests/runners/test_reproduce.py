@@ -53,10 +53,16 @@ def test_every_claim_can_be_checked():
 
 
 @pytest.mark.parametrize(
-    ("env", "mean", "deviation"), [("HalfCheetah-v5", 6156.3, 699.8), ("Hopper-v5", 1103.4, 367.8)]
+    ("agent", "env", "mean", "deviation"),
+    [
+        ("sac", "HalfCheetah-v5", 6156.3, 699.8),
+        ("sac", "Hopper-v5", 1103.4, 367.8),
+        ("crossq", "HalfCheetah-v5", 8112.4, 895.5),
+        ("crossq", "Hopper-v5", 2764.4, 781.0),
+    ],
 )
-def test_published_ends_are_where_three_more_seeds_would_lie(env, mean, deviation):
-    (c,) = [c for c in CLAIMS if (c.agent, c.env) == ("sac", env)]
+def test_published_ends_are_where_three_more_seeds_would_lie(agent, env, mean, deviation):
+    (c,) = [c for c in CLAIMS if (c.agent, c.env) == (agent, env)]
     ten = np.arange(10.0)
     ten = mean + deviation * (ten - ten.mean()) / ten.std(ddof=1)
     assert (c.low, c.high) == pytest.approx(prediction_interval(ten, c.seeds, 0.99), abs=0.15)
