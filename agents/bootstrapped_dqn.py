@@ -213,6 +213,13 @@ class Ensemble(nn.Module):
         with torch.no_grad():
             return self.prior_scale * self._through("prior", obs)
 
+    def first_head(self) -> QNetwork:
+        """Each seed's first network without its prior, a copy whose layers can be looked into."""
+        copy = self.make(self.seeds, next(self.parameters()).device)
+        for name, leaf in copy.named_parameters():
+            leaf.data.copy_(self.get_parameter(_flat_name("free", name)).data[:, 0])
+        return copy
+
     def _through(self, part: str, obs: Tensor) -> Tensor:
         """Seed by seed, whose parameters are views: those of all in one product would be copies."""
         network = self.shape[0]
@@ -248,6 +255,11 @@ class EnsembleActor:
         self.bridge = Bridge(self.parameters.flat.device)
         self.spec, self.frames, self.generators = spec, frames, generators
         self.epsilon = 0.0
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether there is a stack of frames; the head of a lane is for exploring only."""
+        return self.frames > 1
 
     def move(self, device: torch.device) -> None:
         """Compute there from now on, which pays for many lanes."""
@@ -293,9 +305,11 @@ class EnsembleActor:
         return mean
 
     def activations(self, seen: Array) -> list[Array]:
-        """None: an ensemble's layers are many."""
-        del seen
-        return []
+        """What every ReLU of the first head gives there, [K, n, units, ...] each."""
+        with torch.inference_mode(), self.bridge.crossed():
+            there = self.bridge.up({"seen": torch.from_numpy(seen)})
+            found = self.network.first_head().activations(there["seen"])
+            return [self.bridge.down(layer) for layer in found]
 
     def load_params(self, params: Params) -> None:
         """Copy the weights and take ε."""

@@ -77,6 +77,7 @@ class Batch:
     next_action_mask: torch.Tensor | None = None  # [K, B, A] bool: legal next actions; None: all
     weight: torch.Tensor | None = None  # [K, B] importance weights; None: all 1
     extras: dict[str, torch.Tensor] = field(default_factory=dict)
+    action_mask: torch.Tensor | None = None  # [K, B, A] bool: legal actions at ``obs``; None: all
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """All of them by name; an extra's begins with ``extras.``."""
@@ -153,6 +154,10 @@ class Actor(Protocol):
     @property
     def stored(self) -> bool:
         """Whether its state travels with a rollout. A derived one, as a frame stack, need not."""
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether its values are of more than the present observation."""
 
     def initial_state(self, lanes: int) -> State:
         """The state before the first observation; {} for an actor without memory.

@@ -190,6 +190,10 @@ class DQNConfig:
                 self.distributional == "c51" and self.value_rescale,
                 "value_rescale: c51's values have bounds already, which would be squashed; --no-value-rescale",
             ),
+            (
+                self.dropout > 0 and not self.hidden,
+                f"dropout: got {self.dropout}, takes 0 where there are no hidden layers to drop from",
+            ),
             *self._priority_conflicts(),
             *large_batch.conflicts(self),
             (
@@ -242,13 +246,13 @@ class DQNConfig:
         head, own = self.head, noise.get("online", NO_NOISE)
         out_tm1 = td.select(online(batch.obs, own), batch.action)
         with torch.no_grad():
-            goal = self.goal(head, online, target, batch, noise)
-            q_tm1 = self._raw(
-                head.values(out_tm1.unsqueeze(-2)).squeeze(-1) if head.outputs else out_tm1
-            )
-            v_tm1 = self._raw(head.mean(goal))
+            values, weights = self.goal(head, online, target, batch, noise)
+            said = self._raw(out_tm1)
+            q_tm1 = head.values(said.unsqueeze(-2)).squeeze(-1) if head.outputs else said
+            v_tm1 = head.mean((values, weights))
             td_error = (v_tm1 - q_tm1).abs()
-        loss = head.loss(out_tm1, goal, own)
+            learned = td.squash(values) if self.value_rescale else values
+        loss = head.loss(out_tm1, (learned, weights), own)
         metrics = {"td_error": td_error, "q_mean": q_tm1.detach(), "target_mean": v_tm1}
         # Rainbow goes by the divergence (Hessel et al. 2018, section "Prioritized replay")
         priority = loss.detach() if self.distributional == "c51" else td_error
@@ -257,25 +261,23 @@ class DQNConfig:
     def goal(
         self, head: Head, online: Network, target: Network, batch: Batch, noise: Noise
     ) -> Target:
-        """What is regressed on: ``r + γ`` times what the successor is worth."""
-        out_t = target(batch.next_obs, noise.get("target", NO_NOISE))
+        """``r + γ`` times what the successor is worth, in the units of the learner's rewards."""
+        out_t = self._raw(target(batch.next_obs, noise.get("target", NO_NOISE)))
         reward = batch.reward
         if self.munchausen:
-            q_t = head.values(self._raw(out_t))  # policy, cost and bonus are in units of reward
+            q_t = head.values(out_t)
             log_pi = munchausen.log_policy(q_t, self.munchausen_tau, batch.next_action_mask)
             cost = self.munchausen_tau * log_pi
-            values, weights = head.mixture(self._raw(out_t), log_pi.exp(), cost)
-            reward = reward + self._bonus(head, target, batch, noise)
+            values, weights = head.mixture(out_t, log_pi.exp(), cost)
+            reward = reward + self._bonus(target, batch, noise)
         elif self._chooses_apart:
             selector = online if self.double else target
-            chooses = head.values(selector(batch.next_obs, noise.get("selector", NO_NOISE)))
+            chooses = self.action_values(selector(batch.next_obs, noise.get("selector", NO_NOISE)))
             a_t = td.greedy_action(chooses, batch.next_action_mask)
-            values, weights = head.successor(self._raw(td.select(out_t, a_t)))
+            values, weights = head.successor(td.select(out_t, a_t))
         else:
             values, weights = head.best(out_t, batch.next_action_mask)
-            values = self._raw(values)
-        goal = td.bootstrap(head.column(reward), head.column(batch.discount), values)
-        return (td.squash(goal) if self.value_rescale else goal), weights
+        return td.bootstrap(head.column(reward), head.column(batch.discount), values), weights
 
     @property
     def _chooses_apart(self) -> bool:
@@ -285,21 +287,23 @@ class DQNConfig:
         """
         return self.double or self.distributional == "iqn"
 
-    def _bonus(self, head: Head, target: Network, batch: Batch, noise: Noise) -> Tensor:
+    def _bonus(self, target: Network, batch: Batch, noise: Noise) -> Tensor:
         """Munchausen's: the scaled log-probability of the action taken."""
-        q_tm1 = head.values(self._raw(target(batch.obs, noise.get("bonus", NO_NOISE))))
-        log_pi = td.select(munchausen.log_policy(q_tm1, self.munchausen_tau, None), batch.action)
+        q_tm1 = self.action_values(target(batch.obs, noise.get("bonus", NO_NOISE)))
+        log_pi = td.select(
+            munchausen.log_policy(q_tm1, self.munchausen_tau, batch.action_mask), batch.action
+        )
         return munchausen.bonus(
             log_pi, self.munchausen_alpha, self.munchausen_tau, self.munchausen_floor
         )
 
-    def _raw(self, values: Tensor) -> Tensor:
-        """Values in the units of the learner's rewards."""
-        return td.unsquash(values) if self.value_rescale else values
+    def _raw(self, out: Tensor) -> Tensor:
+        """Outputs in the units of the learner's rewards: before a mean is taken, which squashing bends."""
+        return td.unsquash(out) if self.value_rescale else out
 
     def action_values(self, out: Tensor) -> Tensor:
         """[K, n, A] what the policy goes by, of the network's outputs."""
-        return self._raw(self.head.values(out))
+        return self.head.values(self._raw(out))
 
     def passes(self) -> list[str]:
         """The passes through a network that a loss makes, by the names of their noise."""

@@ -74,10 +74,10 @@ def churn(before: Array, after: Array) -> float:
 
 
 def dead_units(layers: Sequence[Array]) -> float:
-    """Share of the ReLU units that are 0 at every given state.
+    """Share of the units that are above 0 at none of the given states: there a ReLU passes no gradient.
 
     Args:
-        layers: each [n, units, ...] outputs of ReLUs; a feature map is one unit, whatever its places.
+        layers: each [n, units, ...] outputs of ReLUs, or of LeakyReLUs; a feature map is one unit, whatever its places.
 
     Source:
         Sokar et al. 2023, arXiv:2302.12902, definition 3.1 with τ = 0.

@@ -171,7 +171,7 @@ def learn_rows(  # type: ignore[no-untyped-def]
 class LinearQActor:
     """ε-greedy on the weights of each seed, ties at random; else the best action, ties to the lowest."""
 
-    stored = False  # it has no state
+    stored = looks_back = False  # it has no state
 
     def __init__(
         self, config: LinearQConfig, spec: Spec, generators: Sequence[np.random.Generator]

@@ -37,7 +37,7 @@ class PolicyActor:
     an agent's health. Parameters and statistics are as they were published.
     """
 
-    stored = False  # it has no state
+    stored = looks_back = False  # it has no state
 
     def __init__(
         self,

@@ -66,6 +66,11 @@ class QActor:
         """Whether the network remembers what cannot be rebuilt; a stack is derived from observations."""
         return self.network.memory is not None and self.network.memory.stored
 
+    @property
+    def looks_back(self) -> bool:
+        """Whether it remembers, or looks at a stack of frames."""
+        return self.network.memory is not None or self.network.frame_stack > 1
+
     def initial_state(self, lanes: int) -> State:
         """Nothing remembered, no frames yet: {} where the network looks at the present observation only."""
         n = self.network

@@ -144,6 +144,10 @@ class SACConfig:
                 "norm: batch takes both halves of a batch through all critics at once; leave dropout and "
                 "target_critics out",
             ),
+            (
+                self.dropout > 0 and not self.hidden,
+                f"dropout: got {self.dropout}, takes 0 where there are no hidden layers to drop from",
+            ),
         ]
 
     @property

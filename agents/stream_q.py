@@ -82,7 +82,7 @@ class StreamQConfig:
 class StreamActor:
     """ε-greedy on a network and on observation statistics of its own, both as they were published."""
 
-    stored = False  # it has no state
+    stored = looks_back = False  # it has no state
 
     def __init__(self, network: StreamNetwork, generators: Sequence[np.random.Generator]) -> None:
         """An actor of as many seeds as there are generators."""
@@ -179,9 +179,6 @@ class StreamQLearner:
             unit[t] = self.rewards.unit()
         mask = rollout.facts.get("action_mask")
         legal = None if mask is None else torch.from_numpy(mask.swapaxes(0, 1) != 0)
-        extras = {"unit": _rows(unit), "before": _rows(~first[:-1])}
-        if legal is not None:
-            extras["action_mask"] = legal[:, :-1]
         batch = Batch(
             obs[:, :-1],
             torch.from_numpy(rollout.action.T.astype(np.int64)),
@@ -190,7 +187,8 @@ class StreamQLearner:
             obs[:, 1:],
             None if legal is None else legal[:, 1:],
             _rows(rollout.valid),
-            extras,
+            {"unit": _rows(unit), "before": _rows(~first[:-1])},
+            None if legal is None else legal[:, :-1],
         )
         self._batch = self.feed.batch(batch)
         self.lane_steps += rollout.rows
@@ -256,7 +254,7 @@ class StreamQLearner:
             q_t = td.legal(q_pair[:, 1], _row(batch.next_action_mask, t))
             goal = td.bootstrap(batch.reward[:, t], batch.discount[:, t], q_t.amax(-1))
             delta = (goal - q_tm1) * weight[:, t]
-            best = td.legal(q_pair[:, 0], _row(extras.get("action_mask"), t)).amax(-1)
+            best = td.legal(q_pair[:, 0], _row(batch.action_mask, t)).amax(-1)
             is_greedy = (q_tm1 >= best).to(torch.float32)  # so is each of several that are best
         before, unit = _row(extras.get("before"), t), _row(extras.get("unit"), t)
         one = torch.ones_like(delta)

@@ -83,7 +83,7 @@ class DoubleQConfig(TabularConfig):
 class TabularActor:
     """Explores by the table of each seed, ties at random; else the best action, ties to the lowest."""
 
-    stored = False  # it has no state
+    stored = looks_back = False  # it has no state
 
     def __init__(
         self, config: TabularConfig, spec: Spec, generators: Sequence[np.random.Generator]

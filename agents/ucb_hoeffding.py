@@ -124,6 +124,7 @@ class UCBHoeffdingActor:
     """
 
     stored = False  # the step follows from where episodes begin
+    looks_back = True  # a value is of a step too
 
     def __init__(
         self, config: UCBHoeffdingConfig, spec: Spec, generators: Sequence[np.random.Generator]

@@ -31,7 +31,7 @@ SWITCHES: Mapping[str, tuple[str, ...]] = {
     "dueling": (),
     "distributional": ("atoms", "v_min", "v_max"),
     "value_rescale": (),
-    "prioritized": ("priority_alpha", "priority_beta", "priority_beta_steps"),
+    "prioritized": ("priority_alpha", "actor_priorities", "priority_beta", "priority_beta_steps"),
     "noisy": ("noisy_sigma", "epsilon_start", "epsilon_end"),  # either explores
     "dropout": (),
     "n_step": (),

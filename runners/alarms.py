@@ -86,7 +86,7 @@ ALARMS: tuple[Alarm, ...] = (
         "dead_units",
         bound=0.75,
         patience=3,
-        cause="most hidden units are 0 at every state, and get no gradient: too large steps or inputs",
+        cause="most hidden units are above 0 at no state, where a ReLU passes no gradient: too large steps or inputs",
         remedies=(SMALLER_STEPS, LAYER_NORM),
     ),
     # one direction: states differ by a factor at most

@@ -185,7 +185,7 @@ def _lighter(spent: Spent, config: RunConfig) -> Iterator[str]:
     for flags in filter(None, (_flags(config, **change) for change in changes)):
         # at most: as if twice the batch took no longer
         yield f"half the updates on twice the batch, {flags}, would give at most {_half(spent, 'sample', 'learn')}"
-    small = max(getattr(hyper, "hidden", (math.inf,))) <= 64
+    small = max(getattr(hyper, "hidden", (math.inf,)), default=0) <= 64
     saved = (1 - COMPILED) * spent.of("learn") - COMPILING
     # what a group of seeds saves is not saved twice
     if spent.seeds <= 2 and small and saved > 0 and _flags(config, compile=True):

@@ -120,8 +120,8 @@ def make_setting(config: RunConfig) -> Setting:
     setting = Setting(
         config, spec, _mdp(config, spec), resumable, overlaps, limit, agent, rank=rank
     )
-    remembers = bool(setting.make_actor([np.random.default_rng(0)]).initial_state(1))
-    if remembers or AGENTS[config.agent].own_loop:
+    looks_back = setting.make_actor([np.random.default_rng(0)]).looks_back
+    if looks_back or AGENTS[config.agent].own_loop:
         setting.mdp = None  # values of more than the present state have no place on a map of states
     return setting
 

@@ -91,7 +91,7 @@ class Loop:
 class ScriptedActor:
     """Plays given actions [T, n] over and over, so that a worker's own cost shows."""
 
-    stored = False
+    stored = looks_back = False
 
     def __init__(self, actions: Any) -> None:
         self.actions, self.turn = actions, 0

@@ -93,8 +93,8 @@ def exact_figures(setting: Setting, params: Params) -> dict[str, list[Any]]:
     from agents import planning  # and scipy with it, which other runs do not wait for
 
     seeds = len(next(iter(params.tensors.values())))
-    q = state_values(setting, params, seeds, mdp.num_states)
-    values = planning.policy_value(mdp, planning.greedy(q), horizon(setting))
+    q, actions = at_states(setting, params, seeds, mdp.num_states)
+    values = planning.policy_value(mdp, actions, horizon(setting))
     errors: list[Any] = [None] * seeds
     if not getattr(hyper, "reward_clip", 0.0):
         raw = q / getattr(hyper, "reward_scale", 1.0)
@@ -103,10 +103,12 @@ def exact_figures(setting: Setting, params: Params) -> dict[str, list[Any]]:
     return {"policy_value": [float(v) for v in values], "max_q_error": errors}
 
 
-def state_values(setting: Setting, params: Params, seeds: int, num_states: int) -> Array:
-    """Action values [K, S, A] of every state, as the agent sees them."""
+def at_states(setting: Setting, params: Params, seeds: int, num_states: int) -> tuple[Array, Array]:
+    """Action values [K, S, A] of every state, as the agent sees them, and its greedy actions [K, S]."""
     actor = setting.make_actor([np.random.default_rng(0) for _ in range(seeds)])
     actor.load_params(params)
     states = np.tile(np.arange(num_states), (seeds, 1))
     values: Array = actor.values(states)  # type: ignore[attr-defined]
-    return values.astype(np.float64)
+    begun, before = np.ones(states.shape, np.bool_), actor.initial_state(num_states)
+    actions, _, _ = actor.act(states, begun, {}, before, explore=False)
+    return values.astype(np.float64), actions

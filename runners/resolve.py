@@ -212,11 +212,6 @@ def check_fit(config: RunConfig, spec: Spec) -> None:
         )
     if AGENTS[config.agent].linear:
         config.hyper.tiling(spec)
-    if getattr(config.hyper, "munchausen", False) and spec.action_mask:
-        raise BadInput(
-            f"munchausen: its bonus is of a policy over all actions, and {config.env} says which are legal; take "
-            "--no-munchausen"
-        )
 
 
 def _check_actions(config: RunConfig, spec: Spec) -> None:

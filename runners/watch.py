@@ -245,11 +245,11 @@ def draw_values(setting: Setting, params: Params, layout: Layout, path: Path, wh
 
     config, mdp = setting.config, setting.mdp
     assert mdp is not None  # who has a layout has states
-    q = outcome.state_values(setting, params, 1, mdp.num_states)[0]
+    q, _ = outcome.at_states(setting, params, 1, mdp.num_states)
     drawing.draw_grid(
         path,
         layout,
-        q / getattr(config.hyper, "reward_scale", 1.0),
+        q[0] / getattr(config.hyper, "reward_scale", 1.0),
         planning.reachable(mdp),
         drawing.moves(config.env, mdp),
         f"{config.agent} on {config.env}, {whose}",

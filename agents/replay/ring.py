@@ -75,19 +75,20 @@ class RingReplay(Rows):
         obs, next_obs = self._allocate_obs(shape)
         if self.frame_stack == 1:
             obs, next_obs = obs.squeeze(2), next_obs.squeeze(2)
-        mask = None
+        masks: list[torch.Tensor | None] = [None, None]
         if self.spec.action_mask:
-            self.out_mask = np.zeros((*shape, self.spec.num_actions), np.bool_)
-            mask = torch.from_numpy(self.out_mask)
+            self.out_masks = np.zeros((2, *shape, self.spec.num_actions), np.bool_)
+            masks = [torch.from_numpy(mask) for mask in self.out_masks]
         self.batch = Batch(
             obs=obs,
             action=torch.from_numpy(self.out_action),
             reward=torch.from_numpy(self.out_reward),
             discount=torch.from_numpy(self.out_discount),
             next_obs=next_obs,
-            next_action_mask=mask,
+            next_action_mask=masks[1],
             weight=torch.from_numpy(self.out_weight) if self.priorities else None,
             extras=self._extras(),
+            action_mask=masks[0],
         )
 
     def _extras(self) -> dict[str, torch.Tensor]:
@@ -135,7 +136,7 @@ class RingReplay(Rows):
         np.take(actions, self.indices[0, :, :, -1], axis=0, out=self.out_action, mode="clip")
         if self.spec.action_mask:
             masks = self.action_mask.reshape(-1, self.spec.num_actions)
-            np.take(masks, self.indices[1, :, :, -1], axis=0, out=self.out_mask, mode="clip")
+            np.take(masks, self.indices[..., -1], axis=0, out=self.out_masks, mode="clip")
         return self.batch
 
     def _take_obs(self) -> None:

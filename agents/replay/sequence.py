@@ -78,7 +78,10 @@ class SequenceReplay(Rows):
         self.out_reward, self.out_discount, self.out_counts, self.out_weight = (
             np.zeros(flat, np.float32) for _ in range(4)
         )
-        self.out_mask = np.zeros((*flat, self.spec.num_actions * self.spec.action_mask), np.bool_)
+        self.out_masks = np.zeros(
+            (2, *flat, self.spec.num_actions * self.spec.action_mask), np.bool_
+        )
+        masks = [_rows(mask) if self.spec.action_mask else None for mask in self.out_masks]
         places = torch.arange(rows * size).expand(seeds, -1).contiguous()
         self.batch = Batch(
             obs=places,
@@ -86,8 +89,9 @@ class SequenceReplay(Rows):
             reward=_rows(self.out_reward),
             discount=_rows(self.out_discount),
             next_obs=_rows(self.out_end),
-            next_action_mask=_rows(self.out_mask) if self.spec.action_mask else None,
+            next_action_mask=masks[1],
             weight=_rows(self.out_weight),
+            action_mask=masks[0],
         )
 
     @property
@@ -135,9 +139,12 @@ class SequenceReplay(Rows):
         self._take_obs(where)
         self.out_first[:] = self.first[where]
         if self.spec.action_mask:
-            end = self.burn_in + self.out_end // self.batch_size
-            slots = (rows[:, None, :] + end) % self.slots
-            self.out_mask[:] = self.action_mask[slots, seeds, lanes[:, None, :]]
+            begin = np.broadcast_to(np.arange(self.length + 1)[:, None], self.out_end.shape)
+            for mask, at in zip(
+                self.out_masks, (begin, self.out_end // self.batch_size), strict=True
+            ):
+                slots = (rows[:, None, :] + self.burn_in + at) % self.slots
+                mask[:] = self.action_mask[slots, seeds, lanes[:, None, :]]
         self.out_weight[:] = self.importance[:, None, :]
         self.batch.extras = {
             **pack(

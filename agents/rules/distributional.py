@@ -77,7 +77,8 @@ def quantile_huber(
         [...] losses: a sum over predictions, a mean over targets.
 
     Source:
-        Dabney et al. 2018, arXiv:1710.10044, equations 9 and 10.
+        Dabney et al. 2018, arXiv:1806.06923, equation 3; arXiv:1710.10044, equations 9 and 10, are the same
+        without the division by δ.
     """
     shape = (*quantiles.shape, target.shape[-1])  # [..., N, M]
     target, quantiles = target.unsqueeze(-2).expand(shape), quantiles.unsqueeze(-1).expand(shape)

@@ -100,7 +100,7 @@ class SB3Actor:
     Its memory are the newest images, where it looks at several.
     """
 
-    stored = False
+    stored = looks_back = False
 
     def __init__(self, policies: Sequence[Any], spec: Spec, frames: int = 1) -> None:
         self.policies, self.spec, self.frames = policies, spec, frames

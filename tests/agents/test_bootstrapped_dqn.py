@@ -162,6 +162,24 @@ def test_only_legal_actions_are_bootstrapped_from():
         assert out.metrics["target_mean"][0, 0] == goal
 
 
+def test_what_is_looked_into_is_the_first_head_of_each_seed():
+    """Unit j of seed k's head 0 is max(0, ±s): w = 1 and -1, b = 0, whatever the prior and head 1 say."""
+    made = make_actor(
+        BootstrappedDQNConfig(hidden=(2,), heads=2),
+        SPEC,
+        [np.random.default_rng(k) for k in (0, 1)],
+    )
+    made.network.reset([torch.Generator().manual_seed(k) for k in (0, 1)])
+    weight, bias = (
+        made.network.get_parameter(f"free_trunk_0_{name}") for name in ("weight", "bias")
+    )
+    weight.data[0, 0], weight.data[1, 0] = torch.tensor([[1.0, -1.0]]), torch.tensor([[-2.0, 2.0]])
+    bias.data[:, 0] = 0.0
+    seen = np.array([[[3.0], [-1.0]], [[3.0], [-1.0]]], np.float32)
+    (found,) = made.activations(seen)
+    assert found.tolist() == [[[3.0, 0.0], [0.0, 1.0]], [[0.0, 6.0], [2.0, 0.0]]]
+
+
 def test_the_vote_by_hand():
     # three heads: 1, 1 and 0; then 2, 1 and 0, a tie of all
     values = np.array([[[0.0, 1.0, 0.9], [0.0, 0.0, 9.0]],

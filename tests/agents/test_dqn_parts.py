@@ -139,6 +139,37 @@ def test_a_policy_goes_by_values_in_reward_units():
     assert places.action_values(logits).item() == pytest.approx(1.25)
 
 
+@pytest.mark.parametrize("switches", [{}, {"double": True}, {"munchausen": True}])
+def test_squashed_quantiles_are_averaged_in_reward_units(switches):
+    """Quantiles h(0), h(100) of one action, h(35), h(35) of the other: means 50 and 35, so the first is best.
+
+    Squashed means would say otherwise, as √101 / 2 < √36. With r = 1, γ = ½ the quantiles 1 and 51 are to be
+    learned; Munchausen, cold and without its bonus, gives the same.
+    """
+    quantiles = td.squash(torch.tensor([[0.0, 100.0], [35.0, 35.0]])).tolist()
+    config = dqn.DQNConfig(
+        distributional="qr",
+        atoms=2,
+        value_rescale=True,
+        huber=1e6,
+        munchausen_alpha=0.0,
+        **switches,
+    )
+    networks = outputs(quantiles, quantiles), outputs(quantiles, quantiles)
+    acted_by = config.action_values(networks[0](torch.zeros(1, 1, 1), {}))
+    torch.testing.assert_close(acted_by, torch.tensor([[[50.0, 35.0]]]), rtol=1e-3, atol=0)
+    out = config.loss(*networks, HAND, {})
+    assert out.metrics["target_mean"].item() == pytest.approx(26.0, rel=1e-3)
+    assert out.metrics["q_mean"].item() == pytest.approx(35.0, rel=1e-3)
+    learned, theta = td.squash(torch.tensor([1.0, 51.0])), td.squash(torch.tensor(35.0))
+    u = (
+        learned - theta
+    )  # τ = ¼, ¾: of what is above τ counts, of what is below 1 - τ, halved by the mean
+    weights = torch.where(u < 0, torch.tensor([[0.75], [0.25]]), torch.tensor([[0.25], [0.75]]))
+    loss = (weights * 0.5 * u**2 / 1e6).mean(-1).sum()
+    torch.testing.assert_close(out.loss[0, 0], loss, rtol=1e-3, atol=0.0)
+
+
 @pytest.mark.parametrize(
     ("switches", "words"),
     [
@@ -163,6 +194,7 @@ def test_a_policy_goes_by_values_in_reward_units():
         ),
         ({"munchausen_floor": 0.5}, "munchausen_floor: got 0.5"),
         ({"dropout": 1.0}, "dropout: got 1.0"),
+        ({"dropout": 0.5, "hidden": ()}, "dropout: got 0.5, takes 0 where there are no hidden"),
         ({"distributional": "c50"}, "distributional: got 'c50', takes one of none, c51, qr, iqn"),
     ],
 )

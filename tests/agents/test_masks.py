@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from agents import dqn, pqn
 from agents.contract import Batch, Rollout
 from agents.exploration import epsilon_greedy, greedy
 from agents.replay.ring import RingReplay
+from agents.replay.sequence import SequenceReplay
 from agents.rules import td
 from envs.contract import Spec
 
@@ -118,8 +121,54 @@ def test_the_ring_gives_the_mask_of_the_observation_that_is_bootstrapped_from(n_
         batch = one.sample()
         rows = batch.obs[0, :, 0].int().tolist()
         assert set(rows) == set(range(6 - n_step))
-        for row, mask in zip(rows, batch.next_action_mask[0].int().tolist(), strict=True):
+        for row, here, mask in zip(
+            rows,
+            batch.action_mask[0].int().tolist(),
+            batch.next_action_mask[0].int().tolist(),
+            strict=True,
+        ):
+            assert here == MASKS[row]
             assert mask == MASKS[row + n_step]
+
+
+@pytest.mark.parametrize("n_step", [1, 2])
+def test_sequences_give_the_masks_of_both_observations(n_step):
+    """One row of burn-in, three learned: they are 1 to 3, and the fourth has no window."""
+    made = SequenceReplay(
+        SPEC, [np.random.default_rng(0)], 1, capacity=5, batch_size=2, burn_in=1, length=3, n_step=n_step,
+        gamma=0.5,
+    )  # fmt: skip
+    made.add(rollout(MASKS))
+    batch = made.sample()
+    here, after = (
+        mask[0].view(4, 2, 3).int().tolist() for mask in (batch.action_mask, batch.next_action_mask)
+    )
+    ends = [min(row + n_step, 4) for row in (1, 2, 3)]  # none goes beyond the sequence
+    assert here == [[MASKS[row]] * 2 for row in (1, 2, 3, 4)]
+    assert after[:3] == [[MASKS[row]] * 2 for row in ends]
+
+
+def test_munchausens_policies_are_of_legal_actions():
+    """τ = 1, α = ½, l₀ = -9, r = 1, γ = ½, action 0; the last action is never legal.
+
+    Before: values (0, ln 3, 50) give π = (¼, ¾): the bonus is ½ ln ¼. After: (ln 2, 0, 50) are worth ln 3.
+    """
+    for head in ({}, {"distributional": "qr", "atoms": 1}):
+        config = dqn.DQNConfig(
+            munchausen=True, munchausen_tau=1.0, munchausen_alpha=0.5, munchausen_floor=-9.0, **head
+        )
+        legal = torch.tensor([[[True, True, False]]])
+        before, after = [0.0, math.log(3), 50.0], [math.log(2), 0.0, 50.0]
+        both = [torch.tensor(values).view(1, 1, 3, *[1] * bool(head)) for values in (before, after)]
+        network = lambda obs, noise, both=both: both[int(obs[0, 0, 0])]  # noqa: E731
+        batch = Batch(
+            torch.zeros(1, 1, 1), torch.tensor([[0]]), torch.tensor([[1.0]]), torch.tensor([[0.5]]),
+            torch.ones(1, 1, 1), legal, action_mask=legal,
+        )  # fmt: skip
+        out = config.loss(network, network, batch, {})
+        goal = 1.0 + 0.5 * math.log(0.25) + 0.5 * math.log(3)
+        assert out.metrics["target_mean"].item() == pytest.approx(goal)
+        assert out.loss.item() == pytest.approx(0.5 * goal**2 * (0.5 if head else 1.0))
 
 
 def test_a_lost_life_ends_the_window_and_nothing_else():

@@ -108,6 +108,15 @@ def test_series_differ_by_one_switch_and_its_companions():
     assert by_switch["with", "noisy"].agent == "dqn"
 
 
+def test_what_stands_on_a_switch_goes_with_it():
+    series = planned("rainbow", distributional="qr", actor_priorities=True)
+    asked = {(one.kind, one.switch): one.config.hyper.actor_priorities for one in series}
+    assert len(series) == 14
+    assert not asked["without", "prioritized"]
+    assert not asked["plain", ""]
+    assert asked["with", "prioritized"]
+
+
 def test_an_agent_of_one_switch_is_plain_dqn_without_it():
     assert [one.kind for one in planned("munchausen_dqn")] == ["full", "plain"]
 

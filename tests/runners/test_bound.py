@@ -168,6 +168,10 @@ CASES = {
         "learning-bound (85 % of the time): simulation and acting are 9 %, workers would give at most 1.1x; "
         "half the updates on twice the batch, --replay-ratio 0.25 --batch-size 64, would give at most 1.7x; "
         "--compile would give about 1.1x"),
+    "no hidden layer": (LEARNING, config(replay_ratio=0.5, batch_size=32, hidden=()), 4,
+        "learning-bound (85 % of the time): simulation and acting are 9 %, workers would give at most 1.1x; "
+        "half the updates on twice the batch, --replay-ratio 0.25 --batch-size 64, would give at most 1.7x; "
+        "--compile would give about 1.1x"),
     "a group": (LEARNING._replace(seeds=5), config("pqn", minibatch_size=64), 4,
         "learning-bound (85 % of the time): simulation and acting are 9 %, workers would give at most 1.1x; "
         "half the updates on twice the batch, --minibatch-size 128, would give at most 1.7x"),

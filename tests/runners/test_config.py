@@ -302,13 +302,6 @@ def test_agents_have_to_fit_the_environment():
         check_fit(toy(), continuous)
 
 
-def test_munchausen_goes_by_all_actions():
-    some = Spec((4,), np.float32, 0, 2, action_mask=True)
-    with pytest.raises(BadInput, match="munchausen: its bonus is of a policy over all actions"):
-        check_fit(make_config("munchausen_dqn", "CartPole-v1", steps=1000), some)
-    check_fit(make_config("dqn", "CartPole-v1", steps=1000), some)
-
-
 @pytest.mark.parametrize(
     ("agent", "env", "name", "value"),
     [

@@ -52,7 +52,7 @@ def test_double_q_learnings_value_is_the_mean_of_its_tables(tmp_path):
     setting, params = open_setting(run), weights.load_weights(run.seed(0).last)
     a, b = params.tensors["q"][0].numpy()
     assert (a != b).any()
-    assert outcome.state_values(setting, params, 1, 16)[0].tolist() == ((a + b) / 2).tolist()
+    assert outcome.at_states(setting, params, 1, 16)[0][0].tolist() == ((a + b) / 2).tolist()
     error = planning.max_q_error(setting.mdp, (a + b) / 2, config.hyper.gamma)
     assert evaluate(run, episodes=1, last=True).max_q_error == [pytest.approx(error)]
 

@@ -74,6 +74,7 @@ def test_no_action_that_is_not_legal_is_ever_taken(agent, frame_stack, tmp_path)
 
 MORE = {
     "linear_q": {"lanes": 4},
+    "munchausen_dqn": {"lanes": 4, "learning_starts": 100, "distributional": "c51"},
     "bootstrapped_dqn": {"lanes": 4, "learning_starts": 100, "heads": 3},
     "rnd": {"lanes": 4, "learning_starts": 100},
     "r2d2": {"lanes": 4, "learning_starts": 100, "batch_size": 4, "replay_ratio": 0.02},

@@ -78,6 +78,21 @@ def test_errors_are_in_raw_units_and_unknown_under_clipping():
     assert outcome.exact_figures(clipped, constant(clipped, 0.3))["max_q_error"] == [None]
 
 
+def test_an_ensembles_policy_is_the_vote_and_its_values_are_the_mean():
+    """Two of three heads say Q*, the third says so much of other actions that the mean would take those."""
+    setting = setting_of("bootstrapped_dqn", hidden=(), heads=3, prior_scale=0.0)
+    q = planning.q_star(setting.mdp, setting.config.hyper.gamma)
+    third = q + 300.0 * (q < q.max(-1, keepdims=True))
+    learner = groups.make_learner(setting, [0])
+    network = learner.online.network  # weights [1, H, S, A]: a state is a row of one 1
+    network.free_head_weight.data[0] = torch.from_numpy(np.stack([q, q, third]))
+    network.free_head_bias.data.zero_()
+    found = outcome.exact_figures(setting, learner.params())
+    assert found["max_q_error"] == pytest.approx([100.0])
+    best = planning.policy_value(setting.mdp, q.argmax(-1), setting.time_limit)
+    assert found["policy_value"] == pytest.approx([float(best)], rel=1e-3)
+
+
 def test_no_error_where_q_star_is_infinite():
     setting = setting_of(env="RiverSwim-v0", gamma=1.0)
     q = np.zeros((setting.mdp.num_states, setting.mdp.num_actions))
