@@ -7,6 +7,9 @@ action, the control is section 10.1's episodic semi-gradient one (equation 10.1)
 
 With m tilings, m features are 1 and all others 0: α / m is what makes α the share of the error that one
 step takes away (section 9.6, equation 9.19).
+
+It explores as tables do. Upper confidence bounds (equation 2.10) go by visits that are counted as values are:
+N(s, a) is the mean over tilings of how often action a was taken in the tile.
 """
 
 from __future__ import annotations
@@ -20,10 +23,11 @@ import torch
 
 from agents.contract import Array, Params, Rollout, State
 from agents.exploration import greedy, linear
-from agents.hyper import BadValue, Search, at_least, check, positive, unit
+from agents.hyper import BadValue, Search, at_least, unit
 from agents.replay.view import reward_and_discount
-from agents.tabular import by_seed, choose_legal, some_legal, two_draws
-from agents.tabular_kernels import count
+from agents.tabular import by_seed, explore_legal, some_legal, two_draws
+from agents.tabular_config import EXPLORATIONS, RowwiseConfig
+from agents.tabular_kernels import UCB, count
 from agents.tally import Tally
 from agents.tiles import Tiling, active_tiles, make_tiling
 from envs.contract import Spec
@@ -35,23 +39,11 @@ _UNBOUNDED = float(np.finfo(np.float32).max)  # what a Box says where it knows n
 
 
 @dataclass(frozen=True)
-class LinearQConfig:
-    """Hyperparameters of linear Q-learning; all steps are lane steps of one seed."""
+class LinearQConfig(RowwiseConfig):
+    """Hyperparameters of linear Q-learning; the tilings share the step size."""
 
-    lr: Annotated[float, positive(1), Search("log", 0.05, 1.0)] = 0.1
-    """step size at the start, shared by the tilings"""
-    lr_end: Annotated[float, positive(1), Search("log", 1e-3, 0.5)] = 0.1
-    """step size in the end, with lr_steps"""
-    lr_steps: Annotated[int, at_least(0)] = 0
-    """lane steps over which it falls to lr_end; 0: it stays"""
-    gamma: Annotated[float, unit(), Search("linear", 0.95, 0.999)] = 0.99
-    """discount per step"""
-    epsilon_start: Annotated[float, unit()] = 1.0
-    """share of random actions at the start"""
     epsilon_end: Annotated[float, unit(), Search("linear", 0.0, 0.1)] = 0.05
     """share of random actions in the end"""
-    epsilon_steps: Annotated[int, at_least(0)] = 50_000
-    """lane steps over which it falls"""
     tilings: Annotated[int, at_least(1)] = 8
     """grids that are shifted against each other; a power of two"""
     tiles: Annotated[int, at_least(1)] = 8
@@ -62,13 +54,9 @@ class LinearQConfig:
     """where they end; what lies beyond counts as the edge"""
 
     def __post_init__(self) -> None:
-        check(self)
+        super().__post_init__()
         if self.tilings & (self.tilings - 1):
             raise BadValue(f"tilings: got {self.tilings}, takes a power of two, as in 8 or 16")
-
-    def step_sizes(self) -> tuple[float, float, float]:
-        """From which to which, and over how many lane steps."""
-        return self.lr, self.lr_end if self.lr_steps else self.lr, float(self.lr_steps)
 
     def tiling(self, spec: Spec) -> Tiling:
         """The tiles for observations of this kind.
@@ -132,12 +120,13 @@ def values_of(weights, tiling, obs, values):  # type: ignore[no-untyped-def]
 
 @kernel()
 def learn_rows(  # type: ignore[no-untyped-def]
-    weights, tiling, obs, first, action, reward, discount, legal, lr, sums
+    weights, visits, tiling, obs, first, action, reward, discount, legal, lr, sums
 ):
     """Learn one seed's rows [T, n] in order of time, lane after lane (equation 10.1).
 
     Args:
         weights: [A, features] float64, changed in place.
+        visits: [A, features] float64, how often an action was taken in a tile; [0, 0]: not counted.
         tiling: a `Tiling`.
         obs: [T+1, n, D] float64.
         first: [T+1, n] bool; row t is an ignored one where ``first[t + 1]``.
@@ -165,11 +154,14 @@ def learn_rows(  # type: ignore[no-untyped-def]
             error = goal - value_of(weights, a, tiles)
             for tile in tiles:
                 weights[a, tile] += lr / tilings * error
+            if visits.size:
+                for tile in tiles:
+                    visits[a, tile] += 1.0
             count(sums, goal, error)
 
 
 class LinearQActor:
-    """ε-greedy on the weights of each seed, ties at random; else the best action, ties to the lowest."""
+    """Explores by the weights of each seed, ties at random; else the best action, ties to the lowest."""
 
     stored = looks_back = False  # it has no state
 
@@ -177,9 +169,10 @@ class LinearQActor:
         self, config: LinearQConfig, spec: Spec, generators: Sequence[np.random.Generator]
     ) -> None:
         self.tiling, self.num_actions = config.tiling(spec), spec.num_actions
-        self.weights = np.zeros((len(generators), spec.num_actions, self.tiling.features))
+        self.explore = EXPLORATIONS[config.exploration]
+        self.weights, self.visits = _zeros(config, spec, len(generators))
         self.generators = generators
-        self.epsilon = 1.0
+        self.level = 1.0  # ε, temperature or the width of bounds
 
     def initial_state(self, lanes: int) -> State:
         """None: the observation is all there is."""
@@ -196,20 +189,36 @@ class LinearQActor:
             return greedy(values, mask), state, {}
         draws = two_draws(self.generators, obs.shape[1])
         legal = np.ones(values.shape, np.bool_) if mask is None else mask
-        return choose_legal(values, legal, self.epsilon, draws), state, {}
+        visits = None
+        if self.explore == UCB:
+            visits = self._sums(self.visits, obs) / len(self.tiling.offset)
+        return explore_legal(self.explore, values, visits, legal, self.level, draws), state, {}
 
     def values(self, obs: Array) -> Array:
         """q(s, a), [K, n, A]."""
+        return self._sums(self.weights, obs)
+
+    def _sums(self, weights: Array, obs: Array) -> Array:
+        """[K, n, A] over the tiles that observations [K, n, D] lie in, of numbers [K, A, features]."""
         seen = np.ascontiguousarray(obs, np.float64)
-        values = np.empty((*obs.shape[:2], self.num_actions))
-        for k in range(len(values)):
-            values_of(self.weights[k], self.tiling, seen[k], values[k])
-        return values
+        sums = np.empty((*obs.shape[:2], self.num_actions))
+        for k in range(len(sums)):
+            values_of(weights[k], self.tiling, seen[k], sums[k])
+        return sums
 
     def load_params(self, params: Params) -> None:
-        """Copy the weights and take ε."""
+        """Copy the weights, and what exploration goes by."""
         np.copyto(self.weights, params.tensors["weights"].numpy())
-        self.epsilon = params.scalars["epsilon"]
+        if "visits" in params.tensors:
+            np.copyto(self.visits, params.tensors["visits"].numpy())
+        self.level = params.scalars.get("level", params.scalars["epsilon"])
+
+
+def _zeros(config: LinearQConfig, spec: Spec, seeds: int) -> tuple[Array, Array]:
+    """Weights [K, A, features], and visits where exploration goes by them, else [K, 0, 0]."""
+    shape = (spec.num_actions, config.tiling(spec).features)
+    counted = shape if config.exploration == "ucb" else (0, 0)
+    return np.zeros((seeds, *shape)), np.zeros((seeds, *counted))
 
 
 class LinearQLearner:
@@ -218,7 +227,8 @@ class LinearQLearner:
     def __init__(self, config: LinearQConfig, spec: Spec, lanes: int, seeds: int) -> None:
         self.config = config
         self.tiling = config.tiling(spec)
-        self.weights = np.zeros((seeds, spec.num_actions, self.tiling.features))
+        self.weights, self.visits = _zeros(config, spec, seeds)
+        self.weights += config.initial_value / config.tilings
         self.tally = Tally(seeds, lanes)
 
     @property
@@ -247,10 +257,12 @@ class LinearQLearner:
             )
         ]  # fmt: skip
         lr = linear(self.tally.lane_steps, *c.step_sizes())
-        for weights, obs, first, action, r, gamma, legal, sums in zip(
-            self.weights, *columns, self.tally.sums, strict=True
+        for weights, visits, obs, first, action, r, gamma, legal, sums in zip(
+            self.weights, self.visits, *columns, self.tally.sums, strict=True
         ):
-            learn_rows(weights, self.tiling, obs, first, action, r, gamma, legal, lr, sums)
+            learn_rows(
+                weights, visits, self.tiling, obs, first, action, r, gamma, legal, lr, sums
+            )  # fmt: skip
         self.tally.observe(rollout)
 
     def updates_due(self) -> int:
@@ -261,11 +273,14 @@ class LinearQLearner:
         """Nothing is ever due."""
 
     def params(self) -> Params:
-        """Copies of the weights, and ε at the clock."""
-        c = self.config
-        epsilon = linear(self.tally.lane_steps, c.epsilon_start, c.epsilon_end, c.epsilon_steps)
-        tensors = {"weights": torch.from_numpy(self.weights.copy())}
-        return Params(self.tally.version, self.tally.lane_steps, tensors, {"epsilon": epsilon})
+        """Copies of the weights, and at the clock the ε, or the level of what takes its place."""
+        lane_steps, tensors = (
+            self.tally.lane_steps,
+            {"weights": torch.from_numpy(self.weights.copy())},
+        )
+        if self.visits.size:
+            tensors["visits"] = torch.from_numpy(self.visits.copy())
+        return Params(self.tally.version, lane_steps, tensors, self.config.scalars(lane_steps))
 
     def metrics(self) -> dict[str, Array]:
         """Means [K] over the rows learned since this was last asked for; the last ones without any."""
@@ -274,17 +289,18 @@ class LinearQLearner:
     def state_dict(self) -> State:
         return {
             "weights": self.weights,
+            "visits": self.visits,
             **self.tally.state_dict(),
         }
 
     def load_state_dict(self, state: State) -> None:
-        self.weights[:] = state["weights"]
+        self.weights[:], self.visits[:] = state["weights"], state["visits"]
         self.tally.load_state_dict(state)
 
     def keep(self, seeds: Sequence[int]) -> None:
         """Go on with the seeds at these positions of the group only."""
         kept = list(seeds)
-        self.weights = self.weights[kept]
+        self.weights, self.visits = self.weights[kept], self.visits[kept]
         self.tally.keep(kept)
 
 

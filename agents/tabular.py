@@ -118,17 +118,9 @@ class TabularActor:
     def _choose_legal(self, obs: Array, mask: Array, draws: Array) -> Array:
         """Among legal actions; the kernel's values are sums over tables, and so are these."""
         tables = self.q.shape[1]
-        values, level = self.values(obs) * tables, self.level * tables
-        if self.explore == BOLTZMANN:
-            return sample_legal(values, mask, level, draws)
-        if self.explore == UCB:
-            count = self.visits[np.arange(len(obs))[:, None], obs]
-            with np.errstate(divide="ignore", invalid="ignore"):
-                total = np.log(count.sum(axis=-1, keepdims=True))
-                bonus = np.where(count > 0, level * np.sqrt(total / count), np.inf)
-            bounds = np.add(values, bonus, out=values.copy(), where=values > -np.inf)
-            return choose_legal(bounds, mask, 0.0, draws)
-        return choose_legal(values, mask, self.level, draws)
+        level = self.level if self.explore == EPSILON_GREEDY else self.level * tables
+        visits = self.visits[np.arange(len(obs))[:, None], obs] if self.explore == UCB else None
+        return explore_legal(self.explore, self.values(obs) * tables, visits, mask, level, draws)
 
     def values(self, obs: Array) -> Array:
         """What the policy goes by, [K, n, A]."""
@@ -147,6 +139,39 @@ class TabularActor:
 def two_draws(generators: Sequence[np.random.Generator], lanes: int) -> Array:
     """[K, n, 2] uniform numbers, each seed's from its own generator: whether to explore, and by what."""
     return np.stack([generator.random((lanes, 2)) for generator in generators])
+
+
+def explore_legal(
+    explore: int, values: Array, visits: Array | None, mask: Array, level: float, draws: Array
+) -> Array:
+    """`tabular_kernels.choose` among legal actions.
+
+    Args:
+        explore: one of `tabular_config.EXPLORATIONS`.
+        values: [K, n, A] float64.
+        visits: [K, n, A], how often each was taken there; UCB only.
+        mask: [K, n, A] bool or 0/1; where none is legal, all are.
+        level: ε, temperature or c.
+        draws: [K, n, 2] uniform numbers.
+
+    Returns:
+        [K, n] int64 actions.
+    """
+    if explore == BOLTZMANN:
+        return sample_legal(values, mask, level, draws)
+    if explore == UCB:
+        assert visits is not None
+        return choose_legal(upper_bounds(values, visits, level), mask, 0.0, draws)
+    return choose_legal(values, mask, level, draws)
+
+
+def upper_bounds(values: Array, visits: Array, c: float) -> Array:
+    """`tabular_kernels.upper_bound`, [K, n, A]; visits may be parts of one, of which no logarithm is below 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        total = np.log(np.maximum(visits.sum(axis=-1, keepdims=True), 1.0))
+        bonus = np.where(visits > 0, c * np.sqrt(total / visits), np.inf)
+    bounds: Array = np.add(values, bonus, out=values.copy(), where=values > -np.inf)
+    return bounds
 
 
 def choose_legal(values: Array, mask: Array, epsilon: float, draws: Array) -> Array:
@@ -284,13 +309,10 @@ class TabularLearner:
 
     def params(self) -> Params:
         """Copies of the tables, and at the clock the ε, or the level of what takes its place."""
-        tensors, level = {"q": torch.from_numpy(self.q.copy())}, self._level()
-        scalars = {"epsilon": level}
-        if self.explore != EPSILON_GREEDY:
-            scalars = {"epsilon": 0.0, "level": level}
+        tensors, lane_steps = {"q": torch.from_numpy(self.q.copy())}, self.tally.lane_steps
         if self.explore == UCB:
             tensors["visits"] = torch.from_numpy(self.visits.copy())
-        return Params(self.tally.version, self.tally.lane_steps, tensors, scalars)
+        return Params(self.tally.version, lane_steps, tensors, self.config.scalars(lane_steps))
 
     def metrics(self) -> dict[str, Array]:
         """Means [K] over the rows learned since this was last asked for; the last ones without any."""

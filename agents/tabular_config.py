@@ -1,4 +1,4 @@
-"""What all tabular agents can be told: step size, discount, and how they explore."""
+"""What can be told to all that learn row by row without a network: step size, discount, how they explore."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from agents.contract import Array
 from agents.hyper import Search, at_least, check, positive, unit
-from agents.tabular_kernels import BOLTZMANN, EPSILON_GREEDY, UCB, Numbers, Waiting
+from agents.tabular_kernels import BOLTZMANN, EPSILON_GREEDY, UCB, Numbers, Waiting, linear
 
 EXPLORATIONS = {"epsilon_greedy": EPSILON_GREEDY, "boltzmann": BOLTZMANN, "ucb": UCB}
 
@@ -25,13 +25,8 @@ class Sizes(NamedTuple):
 
 
 @dataclass(frozen=True)
-class TabularConfig:
-    """Hyperparameters of a tabular agent; all steps are lane steps of one seed."""
-
-    rule: ClassVar[int]
-    tables: ClassVar[int] = 1
-    memory: ClassVar[Callable[..., Any]] = Waiting
-    """the named tuple in which a rule's kernel finds what the rule remembers of one seed"""
+class RowwiseConfig:
+    """Hyperparameters of what learns row by row, a table or weights; all steps are lane steps of one seed."""
 
     lr: Annotated[float, positive(1), Search("log", 0.05, 1.0)] = 0.1
     """step size at the start"""
@@ -58,7 +53,7 @@ class TabularConfig:
     ucb_c: Annotated[float, at_least(0)] = 1.0
     """width of the confidence bounds, in units of reward"""
     initial_value: float = 0.0
-    """what the table holds before it is learned; a high value is optimism"""
+    """every action's value before anything is learned; a high one is optimism"""
 
     def __post_init__(self) -> None:
         check(self)
@@ -77,6 +72,23 @@ class TabularConfig:
     def step_sizes(self) -> tuple[float, float, float]:
         """From which to which, and over how many lane steps."""
         return self.lr, self.lr_end if self.lr_steps else self.lr, float(self.lr_steps)
+
+    def scalars(self, lane_steps: int) -> dict[str, float]:
+        """What acting goes by at the clock: ε, or the level of what takes its place."""
+        level: float = linear(lane_steps, *self.schedule()[3:])
+        if self.exploration == "epsilon_greedy":
+            return {"epsilon": level}
+        return {"epsilon": 0.0, "level": level}
+
+
+@dataclass(frozen=True)
+class TabularConfig(RowwiseConfig):
+    """Hyperparameters of a tabular agent."""
+
+    rule: ClassVar[int]
+    tables: ClassVar[int] = 1
+    memory: ClassVar[Callable[..., Any]] = Waiting
+    """the named tuple in which a rule's kernel finds what the rule remembers of one seed"""
 
     def numbers(self) -> Any:
         """What else the rule's kernel is told: a named tuple of numbers."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -150,30 +152,82 @@ def test_where_rollouts_are_cut_changes_nothing():
 # -- Acting ----------------------------------------------------------------------------------------
 
 
-def acting(weights, epsilon):
-    actor = linear_q.make_actor(HALVES, LINE, [np.random.default_rng(3)])
-    learner = make(HALVES, LINE)
+def acting(weights, level, visits=None, **changes):
+    """The actions of 4,000 lanes at 0.1, in tiles 0 and 3."""
+    config = dataclasses.replace(HALVES, **changes)
+    actor = linear_q.make_actor(config, LINE, [np.random.default_rng(3)])
+    learner = make(config, LINE)
     learner.weights[0] = weights
+    if visits is not None:
+        learner.visits[0] = visits
     actor.load_params(learner.params())
-    actor.epsilon = epsilon
+    actor.level = level
     obs = np.full((1, 4_000, 1), 0.1, np.float32)
     return lambda explore, facts: actor.act(obs, None, facts, {}, explore)[0][0]
 
 
 def test_ties_are_broken_at_random_while_it_learns_and_by_the_lowest_index_after():
-    act = acting(np.zeros((2, 6)), epsilon=0.0)
+    act = acting(np.zeros((2, 6)), level=0.0)
     assert abs(act(True, {}).mean() - 0.5) < 5 * 0.5 / np.sqrt(4_000)  # five standard deviations
     assert not act(False, {}).any()
 
 
 def test_epsilon_and_masks():
     """The best action is 1; at ε = 0.4 it is taken in 0.6 + 0.4 / 2 = 0.8 of all cases."""
-    act = acting(np.array([[0.0] * 6, [1.0] * 6]), epsilon=0.4)
+    act = acting(np.array([[0.0] * 6, [1.0] * 6]), level=0.4)
     assert abs(act(True, {}).mean() - 0.8) < 5 * 0.4 / np.sqrt(4_000)
     only = {"action_mask": np.tile([1, 0], (1, 4_000, 1))}
     assert not act(True, only).any()
     assert not act(False, only).any()
     assert act(False, {}).all()
+
+
+def test_a_softmax_by_its_frequencies():
+    """T = 2, q = (0, 2 ln 2) from two tiles of ln 2: action 1 twice as often as action 0."""
+    weights = np.array([[0.0] * 6, [np.log(2.0)] * 6])
+    act = acting(weights, level=2.0, exploration="boltzmann")
+    assert abs(act(True, {}).mean() - 2 / 3) < 5 * np.sqrt(2 / 9 / 4_000)
+    assert act(False, {}).all()
+
+
+def test_confidence_bounds_by_hand():
+    """Visits of tiles 0 and 3: (10, 6) of action 0, (1, 3) of action 1; so N = 8, 2 and 10, ln 10 = 2.303.
+
+    c = 1: √(2.303 / 8) = 0.537 and √(2.303 / 2) = 1.073, so action 0 is taken where it is worth 0.536 more or less.
+    """
+    visits = np.zeros((2, 6))
+    visits[0, [0, 3]], visits[1, [0, 3]] = (10.0, 6.0), (1.0, 3.0)
+    for surplus, action in ((0.53, 1), (0.55, 0)):
+        weights = np.array([[surplus / 2] * 6, [0.0] * 6])
+        act = acting(weights, 1.0, visits, exploration="ucb")
+        assert (act(True, {}) == action).all()
+        assert not act(False, {}).any()
+    visits[1, [0, 3]] = 0.0  # never taken: before all others
+    act = acting(np.array([[9.0] * 6, [0.0] * 6]), 1.0, visits, exploration="ucb")
+    assert act(True, {}).all()
+    assert not act(True, {"action_mask": np.tile([1, 0], (1, 4_000, 1))}).any()
+
+
+def test_visits_are_counted_by_tiles_and_travel_with_the_weights():
+    config = dataclasses.replace(HALVES, exploration="ucb", ucb_c=0.5)
+    learner, other = make(config, LINE), make(config, LINE)
+    learner.observe(one_row())  # 0.1 is in tiles 0 and 3
+    learner.observe(one_row(ignored=True))
+    expected = np.zeros((2, 6))
+    expected[0, [0, 3]] = 1.0
+    assert (learner.visits[0] == expected).all()
+    other.load_state_dict(learner.state_dict())
+    params = other.params()
+    assert (params.tensors["visits"][0].numpy() == expected).all()
+    assert params.scalars == {"epsilon": 0.0, "level": 0.5}
+    assert make(HALVES, LINE).params().tensors.keys() == {"weights"}
+
+
+def test_optimism_is_every_actions_value_at_the_start():
+    config = dataclasses.replace(HALVES, initial_value=3.0)
+    actor = linear_q.make_actor(config, LINE, [np.random.default_rng(3)])
+    actor.load_params(make(config, LINE).params())
+    assert actor.values(np.array([[[0.1], [0.9]]])).tolist() == [[[3.0, 3.0], [3.0, 3.0]]]
 
 
 # -- What is refused -------------------------------------------------------------------------------
