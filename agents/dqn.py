@@ -147,7 +147,7 @@ class DQNConfig:
     sequence_length: Annotated[int, at_least(1)] = 16
     """rows learned of each of batch_size sequences, where there is a memory"""
     burn_in: Annotated[int, at_least(0)] = 8
-    """rows before them that bring the memory up to date; attention wants context - 1"""
+    """rows before them that bring the memory up to date; for attention at least context - 1"""
     end_on_life_loss: bool = False
     """a lost life ends the episode for the learner"""
     bf16: bool = False
@@ -208,6 +208,11 @@ class DQNConfig:
             (
                 self.memory == "attention" and self.memory_size % 4 > 0,
                 f"memory_size: got {self.memory_size}, takes a multiple of 4, the heads of attention",
+            ),
+            (
+                self.memory == "attention" and self.burn_in < self.context - 1,
+                f"burn_in: got {self.burn_in}, takes at least context - 1 = {self.context - 1} for attention, "
+                f"which looks that far back while acting; or --context {self.burn_in + 1}",
             ),
         ]
 

@@ -124,7 +124,7 @@ class R2D2Config(DQNConfig):
     sequence_length: Annotated[int, at_least(1)] = 80
     """rows learned of each of batch_size sequences, where there is a memory"""
     burn_in: Annotated[int, at_least(0)] = 40
-    """rows before them that bring the memory up to date; attention wants context - 1"""
+    """rows before them that bring the memory up to date; for attention at least context - 1"""
     epsilon_start: Annotated[float, unit()] = 0.4
     """share of random actions at the start"""
     epsilon_end: Annotated[float, unit()] = 0.4

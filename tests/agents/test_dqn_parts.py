@@ -194,6 +194,7 @@ def test_squashed_quantiles_are_averaged_in_reward_units(switches):
         ),
         ({"munchausen_floor": 0.5}, "munchausen_floor: got 0.5"),
         ({"dropout": 1.0}, "dropout: got 1.0"),
+        ({"memory": "attention"}, "burn_in: got 8, takes at least context - 1 = 31 for attention"),
         ({"dropout": 0.5, "hidden": ()}, "dropout: got 0.5, takes 0 where there are no hidden"),
         ({"distributional": "c50"}, "distributional: got 'c50', takes one of none, c51, qr, iqn"),
     ],

@@ -43,7 +43,7 @@ SWITCHES = {
          "layer_norm": True},
         {"distributional": "iqn", "double": True, "hidden": ()},
         {"memory": "lstm", "double": True, "burn_in": 2, "sequence_length": 8, "batch_size": 4},
-        {"memory": "attention", "burn_in": 0, "sequence_length": 8, "batch_size": 4,
+        {"memory": "attention", "burn_in": 3, "context": 4, "sequence_length": 8, "batch_size": 4,
          "distributional": "iqn", "atoms": 4, "noisy": True},
     ],
     "pqn": [{}, {"layer_norm": False}, {"memory": "lstm"}, {"bf16": True}, {"optimizer": "lars"}],
