@@ -10,6 +10,7 @@ import numpy as np
 from runners.measure import Loop, Row, timed, turns
 
 if TYPE_CHECKING:
+    from agents.contract import Batch, Loss, LossOut, Network, Noise
     from agents.learner import GradientLearner
 
 FAMILY: dict[str, dict[str, Any]] = {
@@ -33,11 +34,35 @@ FAMILY: dict[str, dict[str, Any]] = {
 
 
 def family() -> Iterator[Row]:
-    """What each switch of DQN adds to an update (MLP 64x64, batch 32)."""
-    plain, *others = turns(_updates(), *(_updates(**switches) for switches in FAMILY.values()))
-    yield Row("dqn", f"{1e6 / plain:,.0f} µs an update", "")
+    """What each switch of DQN adds to an update (MLP 64x64, batch 32), and what those add that are off."""
+    plain, bare, *others = turns(
+        _updates(), _updates(written_out), *(_updates(**switches) for switches in FAMILY.values())
+    )
+    yield _times("dqn", plain, "written out, without any switch", bare)
     for name, rate in zip(FAMILY, others, strict=True):
         yield _times(f"and {name}", rate, "dqn", plain)
+
+
+def written_out(online: Network, target: Network, batch: Batch, noise: Noise) -> LossOut:
+    """DQN's loss as one writes it who knows of no switch (Mnih et al. 2015, Algorithm 1): the slow path's twin."""
+    import torch
+    from torch.nn.functional import huber_loss
+
+    from agents.contract import LossOut
+
+    def values(network: Any, obs: torch.Tensor) -> torch.Tensor:
+        for layer in network.trunk:
+            obs = layer(obs)
+        q: torch.Tensor = network.head(obs)
+        return q
+
+    del noise
+    q_tm1 = values(online, batch.obs).gather(-1, batch.action.unsqueeze(-1)).squeeze(-1)
+    with torch.no_grad():
+        goal = batch.reward + batch.discount * values(target, batch.next_obs).amax(-1)
+        td_error = (goal - q_tm1).abs()
+    metrics = {"td_error": td_error, "q_mean": q_tm1.detach(), "target_mean": goal}
+    return LossOut(huber_loss(q_tm1, goal, reduction="none"), metrics)
 
 
 def compiled() -> Iterator[Row]:
@@ -105,8 +130,8 @@ def _times(what: str, rate: float, other: str, other_rate: float) -> Row:
     return Row(what, f"{1e6 / rate:,.0f} µs", against, other_rate / rate)
 
 
-def _updates(**settings: Any) -> Callable[[], float]:
-    """What measures updates a second of DQN with these settings."""
+def _updates(loss: Loss | None = None, **settings: Any) -> Callable[[], float]:
+    """What measures updates a second of DQN with these settings, or with another loss."""
     from runners.resolve import make_config
 
     config = make_config(
@@ -116,6 +141,8 @@ def _updates(**settings: Any) -> Callable[[], float]:
         },
     )  # fmt: skip
     loop = Loop(config, 1)
+    if loss is not None:
+        loop.learner.loss = loss  # type: ignore[attr-defined]
     loop.run(20)
     return lambda: timed(lambda: loop.update(200), 200)
 
