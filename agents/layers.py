@@ -18,15 +18,19 @@ WIDE = 2**18
 """Weights a seed from which a gradient's way through memory costs more than a node written in Python."""
 
 
-class Layer(nn.Module):
-    """A layer without hooks: looking for them takes longer than a small layer does."""
-
-    random = False  # whether it takes noise
+class Unhooked(nn.Module):
+    """A module without hooks: looking for them takes longer than a small layer does."""
 
     def __call__(self, *inputs: Any) -> Tensor:
         """`forward`, at once."""
         y: Tensor = self.forward(*inputs)
         return y
+
+
+class Layer(Unhooked):
+    """A layer of a network."""
+
+    random = False  # whether it takes noise
 
 
 class GroupLinear(Layer):

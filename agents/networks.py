@@ -25,6 +25,7 @@ from agents.layers import (
     NarrowLinear,
     NoisyLinear,
     ReLU,
+    Unhooked,
 )
 from agents.memory import GroupAttention, GroupLSTM, Memory
 from agents.rules.distributional import midpoints
@@ -41,7 +42,7 @@ LOOKED_UP = 64  # states: with so many looking a row up is faster than multiplyi
 SMALLEST_FOR_NATURE = 36  # pixels: less and the last layer has no place left
 
 
-class QNetwork(nn.Module):
+class QNetwork(Unhooked):
     """From observations to what a head makes action values of.
 
     Images, which have two axes (grey) or three (channels last), go through convolutions first; all
@@ -92,7 +93,7 @@ class QNetwork(nn.Module):
                 ones; noisy ones and the last never do, and parameters are float32.
         """
         super().__init__()
-        self.spec, self.frame_stack = spec, frame_stack
+        self.spec, self.frame_stack, self.images = spec, frame_stack, is_image(spec)
         self.num_states, self.num_actions = spec.num_states, spec.num_actions
         self.dueling, self.outputs = dueling, outputs
         self.seeds, self.device, self.noisy_sigma = seeds, device, noisy_sigma
@@ -242,9 +243,10 @@ class QNetwork(nn.Module):
             return obs
         if self.num_states:
             return functional.one_hot(obs, self.num_states).to(torch.float32).flatten(2)
-        if is_image(self.spec):
+        if self.images:
             return self._channels_first(obs)
-        x = obs.reshape(*obs.shape[:2], -1).to(torch.float32)
+        x = obs if obs.dim() == 3 else obs.reshape(*obs.shape[:2], -1)
+        x = x.to(torch.float32)
         return x if self.spec.obs_scale == 1.0 else x * self.spec.obs_scale
 
     def _implicit(self, x: Tensor, noise: Mapping[str, Tensor]) -> Tensor:
