@@ -136,6 +136,11 @@ class GaussianPolicy(nn.Module):
         mean, log_std = self(x, moments)
         return squashed_gaussian(mean, log_std, epsilon)
 
+    def paid(self, x: Tensor, epsilon: Tensor) -> Tensor:
+        """What it is paid for its entropy, ``-α log π(a|s)`` [K, B], for actions as `sample` draws them."""
+        _, log_pi = self.sample(x, epsilon)
+        return -self.log_alpha.exp() * log_pi
+
     def explore(self, x: Tensor, epsilon: Tensor) -> Tensor:
         """Actions [K, n, A] as they are taken while learning: `sample` without log-probabilities."""
         mean, log_std = self(x)

@@ -149,6 +149,16 @@ class PolicyActor:
         values: Array = self.members(seen).mean(1)
         return values
 
+    def paid(self, seen: Array) -> Array:
+        """What a policy is paid at observations [K, n, ...] besides rewards, for its entropy: [K, n]."""
+        if not hasattr(self.policy, "paid"):
+            return np.zeros(seen.shape[:2], np.float32)
+        drawn = np.random.default_rng(0).standard_normal((seen.shape[1], self.centre.shape[-1]))
+        epsilon = np.broadcast_to(drawn.astype(np.float32), (len(seen), *drawn.shape))
+        with torch.inference_mode(), self.bridge.crossed():
+            there = self.bridge.up({"obs": self._input(seen), "epsilon": torch.tensor(epsilon)})
+            return self.bridge.down(self.policy.paid(there["obs"], there["epsilon"]))
+
     def activations(self, seen: Array) -> list[Array]:
         """What every ReLU of the first critic gives there, [K, n, units] each."""
         with torch.inference_mode(), self.bridge.crossed():

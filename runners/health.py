@@ -130,10 +130,11 @@ class Health:
         seed.states = {"seen": seen, "greedy": greedy}
         if legal is not None:
             seed.states["legal"] = legal
-        returns, there = self._returns(episodes, best)
+        paid = self._paid(seen)
+        returns, there = self._returns(episodes, best, paid)
         surplus = (there - returns).mean() if len(returns) else math.nan
         monte_carlo = returns.mean() if len(returns) else math.nan
-        reward, left = max(map(abs, self._rewards(seed))), 1.0 - self.hyper.gamma
+        reward, left = max(map(abs, self._rewards(seed))) + abs(paid), 1.0 - self.hyper.gamma
         start = ELSEWHERE * seed.untrained
         return {
             "value": float(best.mean()),
@@ -173,8 +174,15 @@ class Health:
         after, _ = health.greedy_value(self._values(before["seen"]), before.get("legal"))
         return health.churn(before["greedy"], after)
 
-    def _returns(self, episodes: list[Episode], best: Array) -> tuple[Array, Array]:
+    def _paid(self, seen: Array) -> float:
+        """What a step pays besides its reward, on the mean: a soft policy's entropy is in its values."""
+        paid = getattr(self.actor, "paid", None)
+        return float(paid(seen[None]).mean()) if paid else 0.0
+
+    def _returns(self, episodes: list[Episode], best: Array, paid: float) -> tuple[Array, Array]:
         """Monte Carlo returns at the agent's discount, and the values of the same states.
+
+        ``paid`` is what each successor pays besides: ``Q(s, a) = r + γ (Q(s', a') + paid)``.
 
         An episode that was cut off ends here at its last state, and that state's value stands for
         what is behind; only states for which it weighs little count.
@@ -189,7 +197,7 @@ class Health:
             reward, discount = reward_and_discount(
                 episode.reward[:steps], episode.ended[:steps], self.hyper.gamma, scale, clip
             )
-            g = health.monte_carlo(reward / scale, discount, float(there[-1]))
+            g = health.monte_carlo(reward / scale + discount * paid, discount, float(there[-1]))
             left_open = np.cumprod(discount[::-1])[::-1]
             times = episode.times[episode.times < steps]
             counts = left_open[times] <= TAIL

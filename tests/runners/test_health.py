@@ -118,6 +118,13 @@ class Table:
         return [np.maximum(self.table[seen], 0)]
 
 
+class Paid(Table):
+    """The same of a policy that is paid 2 a step for its entropy."""
+
+    def paid(self, seen):
+        return np.full(seen.shape[:2], 2.0)
+
+
 def measure(table, episodes, highest=1.0, untrained=None, **hyper):
     settings = {"gamma": 0.5, "reward_scale": 1.0, "reward_clip": 0.0, **hyper}
     made = make_health(type("Hyper", (), settings), Table(table, untrained))
@@ -170,6 +177,20 @@ def test_rewards_are_as_the_learner_sees_them_in_raw_units():
     assert found["monte_carlo"] == pytest.approx((20.5 + 1) / 2)
     assert found["overestimation"] == pytest.approx(25 - 10.75)
     assert found["value_share"] == pytest.approx(40 / (20 / 0.5))
+
+
+def test_what_a_policy_is_paid_for_its_entropy_is_in_returns_and_in_the_bound():
+    """2 at every successor, at discount 0.5: G = 1 + 1 + 0.5 (1 + 1 + 0.5) = 3.25, 2.5, 1: none behind the end.
+
+    No values are above (1 + 2) / (1 - 0.5).
+    """
+    made = make_health(type("Hyper", (), {"gamma": 0.5}), Paid([[2], [3], [4]]))
+    made.seeds[7].highest = 1.0
+    found = made._at_states(7, PARAMS, [episode([1, 1, 1], ended=True)])
+    assert found["monte_carlo"] == pytest.approx((3.25 + 2.5 + 1) / 3)
+    assert found["overestimation"] == pytest.approx(3 - 6.75 / 3)
+    assert found["overestimation_share"] == pytest.approx((3 - 6.75 / 3) / (6.75 / 3 + 3))
+    assert found["value_share"] == pytest.approx(4 / (3 / 0.5))
 
 
 def test_illegal_actions_have_no_value():
