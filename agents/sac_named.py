@@ -71,7 +71,7 @@ class CrossQConfig(SACConfig):
 
 @dataclass(frozen=True)
 class TQCConfig(SACConfig):
-    """Kuznetsov et al. 2020, arXiv:2005.04269: five critics of 25 quantiles, the two largest of each left out.
+    """Kuznetsov et al. 2020, arXiv:2005.04269: five critics of 25 quantiles, of whose 125 the ten largest are left out.
 
     Their critics have three layers of 512; here they are SAC's.
     """

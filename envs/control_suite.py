@@ -23,6 +23,7 @@ from envs import native, offscreen
 from envs.contract import Array, VectorSimulator
 from envs.packages import require
 
+UNBOUNDED = 1e10  # what the suite says of an actuator that has no bounds
 MODEL_SEED = 0
 """Of what is drawn when a task is loaded: lqr's springs and dampers, the same in all lanes and runs."""
 
@@ -123,6 +124,7 @@ class SuiteEnv(gymnasium.Env[Array, Array]):
         self.metadata = {**self.metadata, "render_fps": rate}
         action = self._suite_env.action_spec()
         low, high = (np.broadcast_to(x, action.shape) for x in (action.minimum, action.maximum))
+        low, high = (np.where(abs(x) < UNBOUNDED, x, np.copysign(np.inf, x)) for x in (low, high))
         self.action_space = spaces.Box(low, high, action.shape, action.dtype.type)
         size = sum(math.prod(spec.shape) for spec in self._suite_env.observation_spec().values())
         self.observation_space = spaces.Box(-np.inf, np.inf, (size,), np.float64)

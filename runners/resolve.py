@@ -227,19 +227,32 @@ def _check_actions(config: RunConfig, spec: Spec) -> None:
         return
     assert spec.action_low is not None
     assert spec.action_high is not None
+    if not math.prod(spec.action_shape) or not spec.action_shape:
+        raise BadInput(
+            f"{config.agent} takes actions of one number or more in a row; {config.env}'s have shape "
+            f"{spec.action_shape}"
+        )
     if not (np.isfinite(spec.action_low).all() and np.isfinite(spec.action_high).all()):
         raise BadInput(
             f"{config.agent} takes actions within bounds; {config.env}'s have none: wrap it in "
             "gymnasium.wrappers.RescaleAction or give its Box a low and a high"
         )
+    width = (spec.action_high.astype(np.float64) - spec.action_low).ravel()
+    narrow = np.flatnonzero(~((width > 0) & (width < np.finfo(np.float32).max)))
+    if narrow.size:
+        raise BadInput(
+            f"{config.agent} takes actions between a low and a higher high; {config.env}'s number {narrow[0]} is "
+            f"within {spec.action_low.ravel()[narrow[0]]:g} .. {spec.action_high.ravel()[narrow[0]]:g}"
+        )
     if np.dtype(spec.action_dtype).kind != "f":
         raise BadInput(
             f"{config.agent} takes actions of floats; {config.env}'s are {np.dtype(spec.action_dtype)}"
         )
-    if spec.num_states or len(spec.obs_shape) > 1:
+    if spec.num_states or len(spec.obs_shape) != 1 or not spec.obs_shape[0]:
+        shown = f"observations of shape {spec.obs_shape}"
         raise BadInput(
             f"{config.agent} takes observations that are rows of numbers; {config.env} shows "
-            f"{'states by number' if spec.num_states else 'images'}"
+            f"{'states by number' if spec.num_states else shown}"
         )
 
 

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from contextlib import closing, nullcontext
 from dataclasses import fields
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 
 from agents.contract import Batch, Learner, NonFiniteLoss, Params
 from runners import files, weights
 from runners.checkpoint import Loaded
+from runners.config import RunConfig
 from runners.console import Console, seed_range
 from runners.crash_report import reported
 from runners.errors import RunFailed, Stopped, disk
@@ -89,6 +90,7 @@ def train_group(
             )  # fmt: skip
             try:
                 if loaded is None:
+                    _say_if_too_short(setting.config, console)
                     progress.checkpoint()
                 elif not progress.finished:
                     console.message(
@@ -96,7 +98,7 @@ def train_group(
                     )
                 run_loop(source, learner, progress)
             except NonFiniteLoss as error:
-                _keep_batch(part.group(group), error)
+                _keep_batch(part.group(group), error, setting.config.hyper)
             finally:
                 progress.evaluator.close()
         if progress.stopped:
@@ -106,6 +108,15 @@ def train_group(
             records = list(progress.records.values())
             write_results(run, setting, records, progress.times, replaced)
         team.tell(None)  # the others wait for its last evaluation
+
+
+def _say_if_too_short(config: RunConfig, console: Console) -> None:
+    """A run that ends before learning begins is rarely what was meant."""
+    begins = getattr(config.hyper, "learning_starts", 0)
+    if config.steps <= begins:
+        console.message(
+            f"nothing will be learned: learning starts at lane step {begins:,}, the run ends at {config.steps:,}"
+        )
 
 
 def is_done(run: RunFolder, group: Group) -> bool:
@@ -170,7 +181,7 @@ def _progress(
     return progress
 
 
-def _keep_batch(folder: Path, error: NonFiniteLoss) -> NoReturn:
+def _keep_batch(folder: Path, error: NonFiniteLoss, hyper: Any) -> NoReturn:
     """Save the batch whose loss was not finite, and say where it is."""
     kept = ""
     if error.batch is not None:
@@ -178,8 +189,9 @@ def _keep_batch(folder: Path, error: NonFiniteLoss) -> NoReturn:
         with disk(path):
             files.replace(path, _batch_to_bytes(error.batch), "batch")
         kept = f"its batch is kept in {path}, "
+    smaller = "--lr or --reward-scale" if hasattr(hyper, "reward_scale") else "--lr"
     raise RunFailed(
-        f"{error}; {kept}the last checkpoint is intact: try a smaller --lr or --reward-scale"
+        f"{error}; {kept}the last checkpoint is intact: try a smaller {smaller}"
     ) from error
 
 

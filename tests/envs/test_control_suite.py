@@ -289,3 +289,10 @@ def test_deprecations_alone_are_kept_back(caplog):
         logging.getLogger("absl").warning("the simulation is unstable")
     logging.getLogger("absl").warning("attribute 'y' is deprecated")
     assert len(caplog.messages) == 2
+
+
+def test_an_actuator_without_bounds_says_so():
+    with closing(envs.make("dm_control/lqr-lqr_2_1-v0", 1, 0)) as env:
+        space = env.single_action_space
+    assert (space.low == -np.inf).all()
+    assert (space.high == np.inf).all()

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -334,10 +335,12 @@ def test_prioritized_sweeping_learns_by_its_plan_alone():
     make_config("dyna_q", "FrozenLake-v1", planning_steps=0)
 
 
-def box_of_actions(low=-1.0, high=1.0, dtype=np.float32, obs_shape=(3,), num_states=0):
-    bounds = np.full(1, low, dtype), np.full(1, high, dtype)
+def box_of_actions(
+    low=-1.0, high=1.0, dtype=np.float32, obs_shape=(3,), num_states=0, action_shape=(1,)
+):
+    bounds = np.full(action_shape, low, dtype), np.full(action_shape, high, dtype)
     obs_dtype = np.int64 if num_states else np.float32
-    return Spec(obs_shape, obs_dtype, num_states, 0, (1,), dtype, *bounds)
+    return Spec(obs_shape, obs_dtype, num_states, 0, action_shape, dtype, *bounds)
 
 
 def test_continuous_agents_take_rows_of_bounded_numbers():
@@ -347,10 +350,16 @@ def test_continuous_agents_take_rows_of_bounded_numbers():
         (Spec((4,), np.float32, 0, 2), "sac takes continuous actions; Pendulum-v1's are discrete"),
         (box_of_actions(-np.inf), "actions within bounds; Pendulum-v1's have none"),
         (box_of_actions(0, 3, np.int32), "actions of floats"),
-        (box_of_actions(obs_shape=(96, 96, 3)), "shows images"),
+        (box_of_actions(obs_shape=(96, 96, 3)), "shows observations of shape (96, 96, 3)"),
+        (box_of_actions(obs_shape=()), "shows observations of shape ()"),
+        (box_of_actions(obs_shape=(0,)), "shows observations of shape (0,)"),
+        (box_of_actions(action_shape=()), "have shape ()"),
+        (box_of_actions(action_shape=(0,)), "have shape (0,)"),
+        (box_of_actions(high=-1.0), "number 0 is within -1 .. -1"),
+        (box_of_actions(-1e300, 1e300, np.float64), "number 0 is within -1e+300 .. 1e+300"),
         (box_of_actions(obs_shape=(), num_states=5), "states by number"),
     ):
-        with pytest.raises(BadInput, match=message):
+        with pytest.raises(BadInput, match=re.escape(message)):
             check_fit(config, spec)
 
 

@@ -10,6 +10,7 @@ import torch
 
 from runners import files, train, verify
 from runners.config import to_json
+from runners.console import SilentConsole
 from runners.errors import BadInput, RunFailed
 from runners.options import Options
 from runners.resolve import make_config
@@ -181,3 +182,17 @@ def test_what_is_set_for_torch_is_set_for_the_run_alone_and_keeps_float32s_accur
             # a processor with units for bfloat16 matrices may take them: then it is three digits
             assert error < (1e-5 if not (fast and torch.cpu._is_amx_tile_supported()) else 1e-2)
     assert (torch.get_num_threads(), torch.get_float32_matmul_precision()) == before
+
+
+@pytest.mark.parametrize(("steps", "told"), [(1_000, True), (1_008, False)])
+def test_a_run_that_ends_before_it_learns_says_so(steps, told, tmp_path):
+    lines = []
+
+    class Listening(SilentConsole):
+        def message(self, text):
+            lines.append(text)
+
+    config = make_config("dqn", "CartPole-v1", steps=steps, learning_starts=1_000, final_episodes=1)
+    train.run(config, [0], str(tmp_path), console=Listening())
+    said = "nothing will be learned: learning starts at lane step 1,000, the run ends at 1,000"
+    assert (said in lines) == told
