@@ -83,10 +83,13 @@ def test_every_agent_that_is_said_to_be_recorded_reads_nothing_then(name, switch
         learner.compile()
     else:
         learner._compiled = GraphedStep(learner.eager, machine)
-    for _ in range(WARM_UP + 2):
-        batch = test_meta.batch_of(learner, spec)
-        total = learner.step(batch, learner.draw(batch) if hasattr(learner, "draw") else {})
-    assert machine.records == 1
+    kinds = test_meta.kinds_of_updates(learner)
+    for updates in kinds:
+        learner.updates = updates
+        for _ in range(WARM_UP + 2):
+            batch = test_meta.batch_of(learner, spec)
+            total = learner.step(batch, learner.draw(batch) if hasattr(learner, "draw") else {})
+    assert machine.records == len(kinds)
     assert total.device.type == "meta"
 
 

@@ -137,12 +137,26 @@ STEPS = [
 ]
 
 
+def kinds_of_updates(learner):
+    """A number of updates done before each kind of update, as with the policy and without; 0 where all are alike."""
+    if not hasattr(learner, "_due"):
+        return [0]
+    h, kinds = learner.hyper, {}
+    for before in (0, h.renorm_after):
+        for updates in range(before, before + h.policy_period * h.target_period):
+            learner.updates = updates
+            kinds.setdefault(learner._due(), updates)
+    return list(kinds.values())
+
+
 @pytest.mark.parametrize(("name", "switches", "spec"), STEPS)
 def test_a_step_reads_nothing(name, switches, spec):
     learner = make_learner(name, spec, **switches)
-    for _ in range(2):
-        batch = batch_of(learner, spec)
-        total = learner.step(batch, learner.draw(batch) if hasattr(learner, "draw") else {})
+    for updates in kinds_of_updates(learner):
+        learner.updates = updates
+        for _ in range(2):
+            batch = batch_of(learner, spec)
+            total = learner.step(batch, learner.draw(batch) if hasattr(learner, "draw") else {})
     assert total.device == META
     assert total.shape == ()
 

@@ -42,6 +42,10 @@ PQN = {
     "steps": 3_072, "lanes": 16, "rollout_length": 8, "minibatch_size": 32, "hidden": (16,),
     "epsilon_steps": 1_000, "eval_every": 512, "eval_episodes": 4, "checkpoint_every": 768,
 }  # fmt: skip
+CONTINUOUS = {
+    "steps": 600, "lanes": 2, "learning_starts": 100, "replay_size": 400, "batch_size": 8, "hidden": (8,),
+    "eval_every": 200, "eval_episodes": 2, "final_episodes": 2, "checkpoint_every": 150,
+}  # fmt: skip
 CASES = {
     "dqn": ("dqn", "CartPole-v1", DQN),
     "dqn, lag 1, two blocks": ("dqn", "CartPole-v1", {**DQN, "lag": 1, "block_size": 2}),
@@ -102,7 +106,19 @@ CASES = {
         "steps": 900, "epsilon_steps": 500, "eval_every": 300, "eval_episodes": 2, "checkpoint_every": 250,
     }),
     "linear_q": ("linear_q", "MountainCar-v0", {**TABLE, "lanes": 2, "rollout_length": 8}),
+    # a policy beside its critics, each with an optimizer, and running statistics; truncated after 200 steps
+    "sac, lag 1": ("sac", "Pendulum-v1", {**CONTINUOUS, "normalise_obs": True, "lag": 1, "n_step": 3}),
+    # moving averages of batches, and a policy that learns now and then
+    "crossq": ("crossq", "Pendulum-v1", {**CONTINUOUS, "renorm_after": 20}),
+    "droq": ("droq", "Pendulum-v1", {**CONTINUOUS, "replay_ratio": 1.0, "policy_period": 3}),
+    "redq": ("redq", "Pendulum-v1", {**CONTINUOUS, "critics": 3, "replay_ratio": 1.0, "policy_period": 3}),
+    "tqc": ("tqc", "Pendulum-v1", {**CONTINUOUS, "critics": 2, "quantiles": 5}),
+    # slow copies of both networks
+    "td3": ("td3", "Pendulum-v1", CONTINUOUS),
+    "ddpg": ("ddpg", "Pendulum-v1", CONTINUOUS),
+    "naf": ("naf", "Pendulum-v1", CONTINUOUS),
 }  # fmt: skip
+OTHERS_DO_THE_SAME = ("droq", "redq", "tqc", "ddpg")  # so they are of the slow ones
 SEEDS = (0, 1)
 
 
@@ -175,7 +191,10 @@ def assert_same(one, other):
     assert [name for name in one if one[name] != other[name]] == []
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(c, marks=[pytest.mark.slow] if c in OTHERS_DO_THE_SAME else []) for c in CASES],
+)
 def test_a_run_that_died_goes_on_to_the_same_bits(case, tmp_path):
     config = config_of(case)
     console = Counting()
