@@ -274,10 +274,8 @@ class LinearQLearner:
 
     def params(self) -> Params:
         """Copies of the weights, and at the clock the ε, or the level of what takes its place."""
-        lane_steps, tensors = (
-            self.tally.lane_steps,
-            {"weights": torch.from_numpy(self.weights.copy())},
-        )
+        lane_steps = self.tally.lane_steps
+        tensors = {"weights": torch.from_numpy(self.weights.copy())}
         if self.visits.size:
             tensors["visits"] = torch.from_numpy(self.visits.copy())
         return Params(self.tally.version, lane_steps, tensors, self.config.scalars(lane_steps))
