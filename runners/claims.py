@@ -109,6 +109,7 @@ CLAIMS: tuple[Claim, ...] = (
     _tabular("peng_q", _LAKE_8, 0.8649, 0.8923),
     _tabular("r_max", _LAKE_8, 0.8159, 0.8997),
     _tabular("dyna_q", _LAKE_8, 0.8747, 0.9011),
+    _tabular("prioritized_sweeping", _LAKE_8, 0.8933, 0.8938),
     *_exact(
         _TAXI, 7.93, _OPTIMUM,
         "q_learning", "expected_sarsa", "double_q", "tree_backup", "q_sigma", "watkins_q", "dyna_q",
@@ -139,6 +140,8 @@ CLAIMS: tuple[Claim, ...] = (
     _pole("qrdqn", 492.4948, 503.3032, published=f"500, 50k steps, {_ZOO}"),
     _pole("iqn", 477.0396, 513.4524, _FIVE),
     _pole("rainbow", 485.7874, 507.1126),
+    _pole("bootstrapped_dqn", 484.4375, 505.6085),
+    _pole("rnd", 188.5344, 650.3816),
     _pole("stream_q", 498.8797, 500.7823),
     _pole("pqn", 496.9507, 502.1293, published="495.1, CleanRL's PQN, 500k steps, 3 seeds"),
     Claim(
@@ -193,7 +196,12 @@ CLAIMS: tuple[Claim, ...] = (
         "crossq", "Hopper-v5", "final_return", 1093.6, 4435.2, "published", _SIMBA,
         seeds=3, published="2764 ± 781, v4, critics 2,048 wide",
     ),
+    Claim("td3", "Pendulum-v1", "final_return", -157.089, -136.5457, "measured", _TEN),
+    Claim("ddpg", "Pendulum-v1", "final_return", -160.3107, -134.3509, "measured", _TEN),
     *_exact("DeepSea-v0", 0.99, _OPTIMUM, "rnd"),
     Claim("bootstrapped_dqn", "DeepSea-v0", "final_return", 0.99, 0.99, "exact", _OPTIMUM),
     Claim("r2d2", "popgym-RepeatPreviousEasy-v0", "final_return", 0.912, 1.0, "measured", _FIVE),
+    Claim("pqn", "popgym-RepeatPreviousEasy-v0", "final_return", 0.9922, 1.0, "measured", _TEN),
+    Claim("dqn", "TMaze-v0", "final_return", 3.9184, 4.0, "measured", _TEN),
+    Claim("r2d2", "TMaze-v0", "final_return", 3.9055, 4.0, "measured", _TEN),
 )  # fmt: skip
