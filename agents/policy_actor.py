@@ -149,12 +149,16 @@ class PolicyActor:
         values: Array = self.members(seen).mean(1)
         return values
 
-    def paid(self, seen: Array) -> Array:
-        """What a policy is paid at observations [K, n, ...] besides rewards, for its entropy: [K, n]."""
+    def paid(self, seen: Array, generator: np.random.Generator) -> Array:
+        """What a policy is paid at observations [K, n, ...] besides rewards, for its entropy: [K, n].
+
+        Of an action drawn in each, all seeds by the same numbers.
+        """
         if not hasattr(self.policy, "paid"):
             return np.zeros(seen.shape[:2], np.float32)
-        drawn = np.random.default_rng(0).standard_normal((seen.shape[1], self.centre.shape[-1]))
-        epsilon = np.broadcast_to(drawn.astype(np.float32), (len(seen), *drawn.shape))
+        shape = (seen.shape[1], self.centre.shape[-1])
+        drawn = generator.standard_normal(shape, np.float32)
+        epsilon = np.broadcast_to(drawn, (len(seen), *shape))
         with torch.inference_mode(), self.bridge.crossed():
             there = self.bridge.up({"obs": self._input(seen), "epsilon": torch.tensor(epsilon)})
             return self.bridge.down(self.policy.paid(there["obs"], there["epsilon"]))

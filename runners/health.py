@@ -177,7 +177,7 @@ class Health:
     def _paid(self, seen: Array) -> float:
         """What a step pays besides its reward, on the mean: a soft policy's entropy is in its values."""
         paid = getattr(self.actor, "paid", None)
-        return float(paid(seen[None]).mean()) if paid else 0.0
+        return float(paid(seen[None], np.random.default_rng(0)).mean()) if paid else 0.0
 
     def _returns(self, episodes: list[Episode], best: Array, paid: float) -> tuple[Array, Array]:
         """Monte Carlo returns at the agent's discount, and the values of the same states.

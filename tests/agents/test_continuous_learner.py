@@ -190,13 +190,14 @@ def test_what_a_policy_is_paid_is_its_temperature_times_its_entropy():
     last = actor.policy.mlp.layers[-1]
     last.weight.zero_()
     last.bias[:] = torch.tensor([0.0, -4.0])
-    paid = actor.paid(np.zeros((1, 20_000, 1), np.float32))
+    generator = np.random.default_rng(0)
+    paid = actor.paid(np.zeros((1, 20_000, 1), np.float32), generator)
     assert paid.shape == (1, 20_000)
     # ½ (ε² - 1) has the deviation √½
     expected = 0.5 * (0.5 * math.log(2 * math.pi * math.e) - 4.0)
     assert paid.mean() == pytest.approx(expected, abs=5 * 0.5 * math.sqrt(0.5 / 20_000) + 1e-3)
     plain = td3.make_actor(td3.TD3Config(hidden=(8,)), SPEC, [np.random.default_rng(0)])
-    assert plain.paid(np.zeros((1, 3, 1), np.float32)).tolist() == [[0.0] * 3]
+    assert plain.paid(np.zeros((1, 3, 1), np.float32), generator).tolist() == [[0.0] * 3]
 
 
 def test_a_temperature_is_learned_unless_it_is_fixed():

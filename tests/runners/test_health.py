@@ -121,7 +121,7 @@ class Table:
 class Paid(Table):
     """The same of a policy that is paid 2 a step for its entropy."""
 
-    def paid(self, seen):
+    def paid(self, seen, generator):
         return np.full(seen.shape[:2], 2.0)
 
 
