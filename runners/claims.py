@@ -109,6 +109,7 @@ CLAIMS: tuple[Claim, ...] = (
     _tabular("peng_q", _LAKE_8, 0.8649, 0.8923),
     _tabular("r_max", _LAKE_8, 0.8159, 0.8997),
     _tabular("dyna_q", _LAKE_8, 0.8747, 0.9011),
+    _tabular("dyna_q_plus", _LAKE_8, 0.8727, 0.8981),
     *_exact(
         _TAXI, 7.93, _OPTIMUM,
         "q_learning", "expected_sarsa", "double_q", "tree_backup", "q_sigma", "watkins_q", "dyna_q",
