@@ -98,8 +98,15 @@ def test_a_policy_takes_the_mask_that_it_is_given(tmp_path):
         policy(obs, action_mask=np.ones((2, 3)))
 
 
-@pytest.mark.parametrize("agent", ["dqn", "pqn"])
-@pytest.mark.parametrize("env", [f"{__name__}:{ID}", "CartPole-v1"])
+@pytest.mark.parametrize(
+    ("env", "agent"),
+    [
+        (f"{__name__}:{ID}", "dqn"),
+        ("CartPole-v1", "pqn"),
+        pytest.param(f"{__name__}:{ID}", "pqn", marks=pytest.mark.slow),
+        pytest.param("CartPole-v1", "dqn", marks=pytest.mark.slow),
+    ],
+)
 def test_stacks_and_masks_are_resumed_to_the_bit(agent, env, capsys):
     """With a simulator that begins anew at checkpoints, and with one that gives its state."""
     assert verify.verify_resume(config(agent, env, frame_stack=3), Options(seeds=2)) == 0
