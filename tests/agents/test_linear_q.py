@@ -208,6 +208,17 @@ def test_confidence_bounds_by_hand():
     assert not act(True, {"action_mask": np.tile([1, 0], (1, 4_000, 1))}).any()
 
 
+def test_less_than_one_visit_adds_no_bonus_and_no_nan():
+    """Of two tilings one was seen with each action: N = ½ and ½, ln 1 = 0. Of fewer visits ln would be below 0."""
+    for times in (1.0, 0.25):
+        visits = np.zeros((2, 6))
+        visits[:, 0] = times
+        for surplus, action in ((0.1, 0), (-0.1, 1)):
+            weights = np.array([[surplus / 2] * 6, [0.0] * 6])
+            act = acting(weights, 1.0, visits, exploration="ucb")
+            assert (act(True, {}) == action).all()
+
+
 def test_visits_are_counted_by_tiles_and_travel_with_the_weights():
     config = dataclasses.replace(HALVES, exploration="ucb", ucb_c=0.5)
     learner, other = make(config, LINE), make(config, LINE)
